@@ -1,0 +1,1 @@
+"""The checks that ship with mcdoctor, a room a layer."""
