@@ -1,0 +1,1 @@
+"""The words of mcdoctor as types: plain, frozen, standard library only, no I/O."""
