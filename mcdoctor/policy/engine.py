@@ -1,0 +1,51 @@
+"""The engine: a world compiled once, questions answered many times."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mcdoctor.policy.families import FAMILIES
+from mcdoctor.policy.family import Compiled, Family
+from mcdoctor.policy.index import Index
+from mcdoctor.policy.layers import PointDecision, decide
+from mcdoctor.policy.question import Packet
+from mcdoctor.policy.verdict import Refusal
+from mcdoctor.policy.world import ClusterInput, World, build
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Engine:
+    """`compiled[cluster][family]`. Use `load`; then `path.ask` for questions, `decide` for one packet at one point."""
+
+    world: World
+    index: Index
+    compiled: Mapping[str, Mapping[str, Compiled]]
+
+    @property
+    def refusals(self) -> tuple[Refusal, ...]:
+        """Every object that does not count, of all clusters and families."""
+        of_families = (r for families in self.compiled.values() for each in families.values() for r in each.refusals)
+        return (*self.world.refusals, *of_families)
+
+    def decide(self, packet: Packet) -> PointDecision:
+        """What one enforcing point says: the policies of `packet.cluster` in `packet.direction`."""
+        return decide(self.compiled[packet.cluster], packet, self.world.clusters[packet.cluster].datapath)
+
+
+def compile_world(world: World, families: Sequence[Family] = FAMILIES) -> Engine:
+    kinds = {kind for family in families for kind in family.kinds}
+    policies = [obj.raw for cluster in world.clusters.values() for kind in kinds for obj in cluster.of(*kind)]
+    index = Index(world, policies)
+    compiled: dict[str, dict[str, Compiled]] = {}
+    for name in world.clusters:
+        done: dict[str, Compiled] = {}
+        for family in families:
+            done[family.name] = family.compile(index, name, done)
+        compiled[name] = done
+    return Engine(world, index, compiled)
+
+
+def load(clusters: Sequence[ClusterInput], families: Sequence[Family] = FAMILIES) -> Engine:
+    """The engine for these clusters' raw objects."""
+    return compile_world(build(clusters), families)

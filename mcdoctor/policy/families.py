@@ -1,0 +1,10 @@
+"""The families, in the order they are compiled: each may build on those before it (Calico and Cilium enforce
+NetworkPolicy too).
+"""
+
+from __future__ import annotations
+
+from mcdoctor.policy import kubernetes
+from mcdoctor.policy.family import Family
+
+FAMILIES: tuple[Family, ...] = (kubernetes.FAMILY,)

@@ -1,0 +1,257 @@
+"""Pods that no policy can tell apart are one class; selectors become bitsets over classes.
+
+Classes are numbered cluster by cluster, namespace by namespace, so a namespace is a contiguous range and a bitset of
+its
+classes can be kept small by leaving out everything below it (`Room.base`). A bitset is a plain int: bit n = class n.
+
+Label keys that no policy object mentions anywhere in its text are left out of the class: nothing can select by them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from mcdoctor.policy.selectors import DOES_NOT_EXIST, EXISTS, IN, Requirement, Selector, holds
+from mcdoctor.policy.world import METADATA_NAME, ContainerPort, Labels, Mesh, Namespace, Pod, World
+
+_TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
+_SOURCES = ("k8s.", "any.")  # Cilium also writes `k8s.app` for `k8s:app`
+
+
+def mentioned(objects: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Every word of these objects that could be a label key."""
+    words: set[str] = set()
+    strings: set[str] = set()
+    pending: list[Any] = list(objects)
+    while pending:
+        value = pending.pop()
+        kind = type(value)
+        if kind is dict:
+            strings.update(key for key in value if type(key) is str)
+            pending.extend(value.values())
+        elif kind is list:
+            pending.extend(value)
+        elif kind is str:
+            strings.add(value)
+    for string in strings:
+        for word in _TOKEN.findall(string):
+            words.add(word)
+            if word.startswith(_SOURCES):
+                words.add(word.partition(".")[2])
+    return words
+
+
+_Key: TypeAlias = tuple[tuple[tuple[str, str], ...], tuple[ContainerPort, ...], bool, str, frozenset[Mesh]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PodClass:
+    """Pods alike in everything that policies can see. `labels`: only keys some policy mentions."""
+
+    number: int
+    cluster: str
+    namespace: str
+    labels: Labels
+    host_network: bool
+    service_account: str
+    mesh: frozenset[Mesh]
+    pods: tuple[Pod, ...]
+
+
+@dataclass(slots=True, eq=False)
+class Room:
+    """One namespace's classes `base .. base+count-1` with an inverted index; its bitsets are relative to `base`."""
+
+    namespace: Namespace
+    base: int
+    count: int = 0
+    host_network: int = 0
+    labels: dict[tuple[str, str], int] = field(default_factory=dict)
+    keys: dict[str, int] = field(default_factory=dict)
+    selected: dict[Selector, int] = field(default_factory=dict)
+
+    @property
+    def everything(self) -> int:
+        return (1 << self.count) - 1
+
+    def select(self, selector: Selector) -> int:
+        """The classes of this namespace that `selector` matches (host-network pods included), relative to `base`."""
+        found = self.selected.get(selector)
+        if found is None:
+            found = self.everything
+            for requirement in selector:
+                found &= self._holding(requirement)
+                if not found:
+                    break
+            self.selected[selector] = found
+        return found
+
+    def _holding(self, requirement: Requirement) -> int:
+        key = requirement.key
+        if requirement.operator == EXISTS:
+            return self.keys.get(key, 0)
+        if requirement.operator == DOES_NOT_EXIST:
+            return self.everything & ~self.keys.get(key, 0)
+        found = 0
+        for value in requirement.values:
+            found |= self.labels.get((key, value), 0)
+        return found if requirement.operator == IN else self.everything & ~found
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Classes selected: `bits` surely, `maybe` where a namespace's labels are not known (disjoint from `bits`)."""
+
+    bits: int
+    maybe: int = 0
+
+
+class Index:
+    """Classes of a world and the bitsets of label selectors over them. Built once, then read only (its memos grow)."""
+
+    def __init__(self, world: World, policies: Iterable[Mapping[str, Any]]) -> None:
+        """`policies`: the raw objects that select pods, of all clusters and families."""
+        self.world = world
+        self.interest = mentioned(policies)
+        self.classes: list[PodClass] = []
+        self.class_of: dict[Pod, int] = {}
+        self.rooms: dict[tuple[str, str], Room] = {}
+        self.spans: dict[str, range] = {}
+        self._numbers: dict[tuple[str, str], list[int]] = {}
+        self._having: dict[str, list[int]] = {}
+        self._bits: dict[object, int] = {}
+        self._namespace_bits: dict[tuple[str, Selector], Chosen] = {}
+        self._pod_bits: dict[tuple[str, Selector], int] = {}
+        self._host_network: list[int] = []
+        self._build()
+
+    def _build(self) -> None:
+        interest = self.interest
+        for cluster in self.world.clusters.values():
+            start = len(self.classes)
+            by_namespace: dict[str, dict[_Key, list[Pod]]] = {name: {} for name in sorted(cluster.namespaces)}
+            for pod in cluster.pods.values():
+                kept = [item for item in pod.labels.items() if item[0] in interest]
+                if len(kept) > 1:
+                    kept.sort()
+                key = (tuple(kept), pod.ports, pod.host_network, pod.service_account, pod.mesh)
+                by_namespace[pod.namespace].setdefault(key, []).append(pod)
+            for name, groups in by_namespace.items():
+                room = Room(cluster.namespaces[name], len(self.classes), len(groups))
+                self.rooms[cluster.name, name] = room
+                for local, (key, pods) in enumerate(groups.items()):
+                    number = room.base + local
+                    bit = 1 << local
+                    first = pods[0]
+                    labels = dict(key[0])
+                    self.classes.append(
+                        PodClass(
+                            number,
+                            cluster.name,
+                            name,
+                            labels,
+                            first.host_network,
+                            first.service_account,
+                            first.mesh,
+                            tuple(pods),
+                        )
+                    )
+                    for pod in pods:
+                        self.class_of[pod] = number
+                    if first.host_network:
+                        room.host_network |= bit
+                        self._host_network.append(number)
+                    for item in labels.items():
+                        room.labels[item] = room.labels.get(item, 0) | bit
+                        room.keys[item[0]] = room.keys.get(item[0], 0) | bit
+                        self._numbers.setdefault(item, []).append(number)
+                        self._having.setdefault(item[0], []).append(number)
+            self.spans[cluster.name] = range(start, len(self.classes))
+
+    # Atoms: bitsets over all classes of all clusters, host-network pods included.
+
+    def bits_of(self, numbers: Iterable[int]) -> int:
+        """The bitset of these class numbers, in one pass (shifting bit by bit would copy it every time)."""
+        mask = bytearray(len(self.classes) // 8 + 1)
+        for number in numbers:
+            mask[number >> 3] |= 1 << (number & 7)
+        return int.from_bytes(mask, "little")
+
+    def _remembered(self, key: object, numbers: Iterable[int]) -> int:
+        found = self._bits.get(key)
+        if found is None:
+            found = self._bits[key] = self.bits_of(numbers)
+        return found
+
+    def everything(self) -> int:
+        return (1 << len(self.classes)) - 1
+
+    def cluster(self, name: str) -> int:
+        span = self.spans.get(name, range(0))
+        return ((1 << len(span)) - 1) << span.start
+
+    def namespace(self, cluster: str, name: str) -> int:
+        room = self.rooms.get((cluster, name))
+        return room.everything << room.base if room else 0
+
+    def label(self, key: str, value: str) -> int:
+        """Classes whose pods carry this label, in all clusters."""
+        return self._remembered((key, value), self._numbers.get((key, value), ()))
+
+    def has(self, key: str) -> int:
+        return self._remembered(key, self._having.get(key, ()))
+
+    def host_network(self) -> int:
+        return self._remembered(("host network",), self._host_network)
+
+    # Label selectors.
+
+    def pods(self, cluster: str, selector: Selector) -> int:
+        """Classes of one cluster, in all its namespaces, that a pod selector matches (host-network pods included)."""
+        found = self._pod_bits.get((cluster, selector))
+        if found is None:
+            found = self.cluster(cluster)
+            for requirement in selector:
+                if requirement.operator in (EXISTS, DOES_NOT_EXIST):
+                    holding = self.has(requirement.key)
+                else:
+                    holding = 0
+                    for value in requirement.values:
+                        holding |= self.label(requirement.key, value)
+                found &= holding if requirement.operator in (EXISTS, IN) else ~holding
+            self._pod_bits[cluster, selector] = found
+        return found
+
+    def in_namespaces(self, cluster: str, selector: Selector) -> Chosen:
+        """Classes of the cluster's namespaces that a namespace selector matches."""
+        found = self._namespace_bits.get((cluster, selector))
+        if found is None:
+            surely: list[range] = []
+            perhaps: list[range] = []
+            for name, namespace in self.world.clusters[cluster].namespaces.items():
+                room = self.rooms[cluster, name]
+                if room.count:
+                    match = namespace_matches(selector, namespace)
+                    if match is not False:
+                        (surely if match else perhaps).append(range(room.base, room.base + room.count))
+            found = Chosen(
+                self.bits_of(n for span in surely for n in span), self.bits_of(n for span in perhaps for n in span)
+            )
+            self._namespace_bits[cluster, selector] = found
+        return found
+
+
+def namespace_matches(selector: Selector, namespace: Namespace) -> bool | None:
+    """None when it hangs on labels of a namespace whose object was not given."""
+    if namespace.known:
+        return all(holds(requirement, namespace.labels) for requirement in selector)
+    open_ = False
+    for requirement in selector:
+        if requirement.key != METADATA_NAME:
+            open_ = True
+        elif not holds(requirement, namespace.labels):
+            return False
+    return None if open_ else True
