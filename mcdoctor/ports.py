@@ -41,7 +41,7 @@ class ClusterReader(Protocol):
     def list(
         self, kind: str, namespace: str | None = None, *, labels: str | None = None, fields: str | None = None
     ) -> Sequence[Fact]:
-        """The objects and one Listed; or Absent (the server does not know the kind); or Blind, perhaps after some objects."""
+        """The objects and one Listed; or Absent (no such kind); or Blind, perhaps after some objects."""
         ...
 
     def ask(self, namespace: str, pod: str, port: int, path: str) -> Fact:

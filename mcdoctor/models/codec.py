@@ -81,7 +81,7 @@ def decode(cls: type[T], data: Any, where: str = "") -> T:
     if not isinstance(data, Mapping):
         raise Malformed(f"{where or cls.__name__}: expected an object, found {_name(data)}")
     values: dict[str, Any] = {}
-    for field in _shape(cls):
+    for field in _shape(typing.cast(typing.Hashable, cls)):
         path = f"{where}.{field.key}" if where else field.key
         if field.key not in data or (data[field.key] is None and not field.required):
             if field.required:

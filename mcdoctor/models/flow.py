@@ -75,7 +75,7 @@ class Backend:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServicePort:
-    """A Service of the flow with the port that is meant. `target` is the number behind it, when it could be resolved."""
+    """A Service of the flow with the port that is meant; `target` is the port behind it, as a number where known."""
 
     cluster: str
     namespace: str

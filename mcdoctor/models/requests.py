@@ -120,7 +120,7 @@ class ShakeTls(ProbeRequest):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendRequest(ProbeRequest):
-    """One request, or a series of `count`; never with side effects unless the user asked. Yields HttpRequest/HttpSeries.
+    """One request (HttpRequest), or a series of `count` (HttpSeries); no side effects unless the user asked.
 
     `address` (ip) is dialled instead of the URL's host when given; the Host header and SNI stay those of the URL.
     """

@@ -1,0 +1,86 @@
+"""The Kubernetes kinds that a diagnosis reads, and where: the one table for reading, recording and RBAC."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Scope = Literal["pair", "cluster", "named"]
+
+WORKLOADS = ("Deployment.apps", "StatefulSet.apps", "DaemonSet.apps", "ReplicaSet.apps", "Job.batch", "Pod")
+SERVICE = "Service"
+SLICE = "EndpointSlice.discovery.k8s.io"
+ENDPOINTS = "Endpoints"
+POD = "Pod"
+NAMESPACE = "Namespace"
+NODE = "Node"
+NETWORK_POLICY = "NetworkPolicy.networking.k8s.io"
+CONFIG_MAP = "ConfigMap"
+SERVICE_IMPORT = "ServiceImport.multicluster.x-k8s.io"
+SERVICE_EXPORT = "ServiceExport.multicluster.x-k8s.io"
+LIGHTHOUSE_IMPORT = "ServiceImport.lighthouse.submariner.io"
+LIGHTHOUSE_EXPORT = "ServiceExport.lighthouse.submariner.io"
+SERVICE_ENTRY = "ServiceEntry.networking.istio.io"
+LINK = "Link.multicluster.linkerd.io"
+SUBMARINER_GATEWAY = "Gateway.submariner.io"
+SUBMARINER_ENDPOINT = "Endpoint.submariner.io"
+SUBMARINER_CLUSTER = "Cluster.submariner.io"
+HTTP_ROUTE = "HTTPRoute.gateway.networking.k8s.io"
+GATEWAY = "Gateway.gateway.networking.k8s.io"
+ISTIO_GATEWAY = "Gateway.networking.istio.io"
+FEDERATED_SERVICE = "FederatedService.types.kubefed.io"
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One thing read. `pair`: in the pair's namespaces; `cluster`: everywhere; `named`: one object, `namespace/name`.
+
+    `optional` kinds come from extensions: a server that does not know them is no limit.
+    """
+
+    kind: str
+    scope: Scope
+    name: str | None = None
+    optional: bool = False
+
+
+READINGS: tuple[Reading, ...] = (
+    Reading(NETWORK_POLICY, "pair"),
+    Reading(SERVICE_IMPORT, "pair", optional=True),
+    Reading(SERVICE_EXPORT, "pair", optional=True),
+    Reading(LIGHTHOUSE_IMPORT, "pair", optional=True),
+    Reading(LIGHTHOUSE_EXPORT, "pair", optional=True),
+    Reading(SERVICE_ENTRY, "pair", optional=True),
+    Reading("VirtualService.networking.istio.io", "pair", optional=True),
+    Reading("DestinationRule.networking.istio.io", "pair", optional=True),
+    Reading("Sidecar.networking.istio.io", "pair", optional=True),
+    Reading("AuthorizationPolicy.security.istio.io", "pair", optional=True),
+    Reading("PeerAuthentication.security.istio.io", "pair", optional=True),
+    Reading("RequestAuthentication.security.istio.io", "pair", optional=True),
+    Reading("CiliumNetworkPolicy.cilium.io", "pair", optional=True),
+    Reading("CiliumClusterwideNetworkPolicy.cilium.io", "cluster", optional=True),
+    Reading("NetworkPolicy.projectcalico.org", "pair", optional=True),
+    Reading("NetworkPolicy.crd.projectcalico.org", "pair", optional=True),
+    Reading("GlobalNetworkPolicy.projectcalico.org", "cluster", optional=True),
+    Reading("GlobalNetworkPolicy.crd.projectcalico.org", "cluster", optional=True),
+    Reading("Tier.projectcalico.org", "cluster", optional=True),
+    Reading("Tier.crd.projectcalico.org", "cluster", optional=True),
+    Reading("AdminNetworkPolicy.policy.networking.k8s.io", "cluster", optional=True),
+    Reading("BaselineAdminNetworkPolicy.policy.networking.k8s.io", "cluster", optional=True),
+    Reading("ClusterNetworkPolicy.policy.networking.k8s.io", "cluster", optional=True),
+    Reading("Server.policy.linkerd.io", "pair", optional=True),
+    Reading("AuthorizationPolicy.policy.linkerd.io", "pair", optional=True),
+    Reading("MeshTLSAuthentication.policy.linkerd.io", "pair", optional=True),
+    Reading("NetworkAuthentication.policy.linkerd.io", "pair", optional=True),
+    Reading(HTTP_ROUTE, "pair", optional=True),
+    Reading(GATEWAY, "pair", optional=True),
+    Reading(LINK, "cluster", optional=True),
+    Reading(SUBMARINER_GATEWAY, "cluster", optional=True),
+    Reading(SUBMARINER_ENDPOINT, "cluster", optional=True),
+    Reading(SUBMARINER_CLUSTER, "cluster", optional=True),
+    Reading(FEDERATED_SERVICE, "pair", optional=True),
+    Reading(CONFIG_MAP, "named", "kube-system/coredns"),
+    Reading(CONFIG_MAP, "named", "kube-system/cilium-config", optional=True),
+    Reading(CONFIG_MAP, "named", "istio-system/istio", optional=True),
+    Reading(SERVICE, "named", "kube-system/kube-dns"),
+)
