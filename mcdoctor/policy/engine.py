@@ -28,9 +28,12 @@ class Engine:
         of_families = (r for families in self.compiled.values() for each in families.values() for r in each.refusals)
         return (*self.world.refusals, *of_families)
 
-    def decide(self, packet: Packet) -> PointDecision:
-        """What one enforcing point says: the policies of `packet.cluster` in `packet.direction`."""
-        return decide(self.compiled[packet.cluster], packet, self.world.clusters[packet.cluster].datapath)
+    def decide(self, packet: Packet, wire: Packet | None = None) -> PointDecision:
+        """What one enforcing point says: the policies of `packet.cluster` in `packet.direction`.
+
+        `wire`: what the network layers see instead, where a mesh encapsulates.
+        """
+        return decide(self.compiled[packet.cluster], packet, self.world.clusters[packet.cluster].datapath, wire)
 
 
 def compile_world(world: World, families: Sequence[Family] = FAMILIES) -> Engine:

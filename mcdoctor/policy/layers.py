@@ -85,16 +85,19 @@ def exempt(packet: Packet) -> str | None:
 def uncertain(packet: Packet) -> Doubt | None:
     """A point on which plugins differ whatever the policies say: a refusal is then not certain."""
     source, destination = packet.source, packet.destination
-    if isinstance(source, Pod) and isinstance(destination, Pod) and source.key == destination.key:
-        return Doubt(
-            "whether a pod may reach itself through its own address differs between plugins (kubernetes#95879)"
-        )
-    if packet.direction is Direction.EGRESS and isinstance(source, Pod) and not source.host_network:
-        own = destination.name if isinstance(destination, Node) else ""
-        if isinstance(destination, Pod) and destination.host_network:
+    match source, destination:
+        case Pod(), Pod() if source.key == destination.key:
+            return Doubt(
+                "whether a pod may reach itself through its own address differs between plugins (kubernetes#95879)"
+            )
+        case Pod(host_network=False), Node():
+            own = destination.name
+        case Pod(host_network=False), Pod(host_network=True):
             own = destination.node
-        if own and own == source.node:
-            return Doubt("the documentation promises traffic between a pod and its own node, plugins differ for egress")
+        case _:
+            return None
+    if packet.direction is Direction.EGRESS and own and own == source.node:
+        return Doubt("the documentation promises traffic between a pod and its own node, plugins differ for egress")
     return None
 
 
@@ -120,16 +123,22 @@ def _stack(tiers: Tiered | None, enforce: Callable[[Packet], Ruling], packet: Pa
         yield tiers.baseline(packet)
 
 
-def decide(compiled: Mapping[str, Compiled], packet: Packet, datapath: Datapath) -> PointDecision:
-    """Everything `packet.cluster` has to say about one packet in one direction."""
+def decide(
+    compiled: Mapping[str, Compiled], packet: Packet, datapath: Datapath, wire: Packet | None = None
+) -> PointDecision:
+    """Everything `packet.cluster` has to say about one packet in one direction.
+
+    `wire`: what the network layers see where a mesh encapsulates (HBONE to 15008); the mesh layers see `packet`.
+    """
+    seen = wire or packet
     found: list[LayerDecision] = []
-    reason = exempt(packet)
+    reason = exempt(seen)
     if reason is not None:
         step = Step("exempt", reason)
         found.append(LayerDecision("exempt", Decision(Verdict.ALLOWED, (), reason, (), (step,))))
     else:
-        doubt = uncertain(packet)
-        for name, ruling in systems(compiled, packet, datapath):
+        doubt = uncertain(seen)
+        for name, ruling in systems(compiled, seen, datapath):
             decision = settle(ruling)
             if doubt is not None and decision.verdict is Verdict.DENIED and name == "kubernetes":
                 decision = Decision(Verdict.UNKNOWN, decision.by, doubt.why, (doubt,), decision.trace)
