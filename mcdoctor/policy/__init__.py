@@ -70,7 +70,8 @@ Layers
 ======
 See `layers.py`. Network systems are derived per cluster (`datapath.systems`): "kubernetes" by default, "cilium" and/or
 "calico" where those run; each active one must allow. Within kubernetes and cilium: admin tier, the system, baseline
-tier; within calico the tiers are its own business. The family called "admin" implements `admin(packet)` and `baseline(packet)`
+tier; within calico the tiers are its own business. The family called "admin" implements `admin(packet)` and
+`baseline(packet)`
 besides `enforce`.
 Mesh families "istio" and "linkerd" are asked on top and must allow as well. Loopback and a node's traffic to its own
 pods

@@ -37,7 +37,7 @@ from mcdoctor.policy.world import Datapath, Node, Pod
 
 
 @runtime_checkable
-class Tiered(Protocol):
+class Tiered(Compiled, Protocol):
     """The admin family: one tier before NetworkPolicy, one after. `isolated`: a NetworkPolicy isolates the subject."""
 
     def admin(self, packet: Packet) -> Ruling: ...

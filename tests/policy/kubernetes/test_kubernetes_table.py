@@ -1,4 +1,6 @@
-"""NetworkPolicy v1: a case for every row of the semantics, from kubernetes.io "Network Policies" and networking/v1 types.go."""
+"""NetworkPolicy v1: a case for every row of the semantics.
+
+Sources: kubernetes.io "Network Policies" and networking/v1 types.go."""
 
 from __future__ import annotations
 
