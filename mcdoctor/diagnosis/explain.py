@@ -1,0 +1,165 @@
+"""From what the checks found to the answer: verdict, symptoms, ranked diagnoses and what could not be seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from mcdoctor.diagnosis.match import Match, match, worst
+from mcdoctor.diagnosis.rank import broken_hop, rank
+from mcdoctor.models.collection import Facts
+from mcdoctor.models.facts import Blind, Fact
+from mcdoctor.models.flow import Flow
+from mcdoctor.models.ids import Severity, Symptom, Verdict
+from mcdoctor.models.outcome import Failed, Finding, Passed, Unknown, findings
+from mcdoctor.models.playbook import Library
+from mcdoctor.models.report import Diagnosis, Limit, Ran, Report
+
+END_TO_END = "request-reaches-backend"
+"""The check that sends the request of the flow itself: without it nothing is ever healthy."""
+
+PARTIAL = frozenset(
+    {
+        Symptom.INTERMITTENT_LATENCY,
+        Symptom.DNS_FLAPPING,
+        Symptom.LARGE_PAYLOAD_HANG,
+        Symptom.UNEVEN_LOAD_OR_NO_FAILOVER,
+        Symptom.POLICY_WITHOUT_EFFECT,
+    }
+)
+"""Symptoms of a path that works for some of the traffic."""
+
+
+def diagnose(
+    ran: Sequence[Ran],
+    facts: Facts | Iterable[Fact],
+    flow: Flow,
+    library: Library,
+    *,
+    symptom: Symptom | None = None,
+) -> tuple[Verdict, tuple[Symptom, ...], tuple[Diagnosis, ...], tuple[Limit, ...]]:
+    """The answer. `symptom` is what the user said that they see; it comes first among the symptoms."""
+    found = [f for r in ran for f in findings(r.outcome)]
+    first = _symptoms(found, symptom)
+    ranked = rank(match(found, library), first, library)
+    diagnoses = tuple(_diagnosis(m, i, flow) for i, m in enumerate(ranked, 1))
+    return verdict(ran), _with_causes(first, diagnoses), diagnoses, limits(ran, facts)
+
+
+def verdict(ran: Sequence[Ran]) -> Verdict:
+    """Healthy only when the request of the flow itself got through and no error stands against it."""
+    errors = [f for r in ran for f in findings(r.outcome) if f.severity is Severity.ERROR]
+    outcome = next((r.outcome for r in ran if r.id == END_TO_END), None)
+    failed = isinstance(outcome, Failed) and worst(outcome.findings) is Severity.ERROR
+    if failed:
+        assert isinstance(outcome, Failed)
+        stops = [f for f in outcome.findings if f.severity is Severity.ERROR]
+        return Verdict.DEGRADED if all(_partial(f) for f in stops) else Verdict.BROKEN
+    if isinstance(outcome, (Passed, Failed)):
+        return Verdict.DEGRADED if errors else Verdict.HEALTHY
+    if not errors:
+        return Verdict.INCONCLUSIVE
+    return Verdict.DEGRADED if all(_partial(f) for f in errors) else Verdict.BROKEN
+
+
+def _partial(finding: Finding) -> bool:
+    """True when the finding itself says that some of the traffic gets through."""
+    failed, tries = finding.args.get("failed"), finding.args.get("tries")
+    if isinstance(failed, (int, float)) and isinstance(tries, (int, float)):
+        return failed < tries
+    return finding.symptom in PARTIAL
+
+
+def exit_code(report: Report, fail_on: Severity = Severity.ERROR) -> int:
+    """0 healthy, or warnings only · 1 something wrong · 3 not settled. The same for every format."""
+    if report.verdict in (Verdict.BROKEN, Verdict.DEGRADED):
+        return 1
+    levels = {
+        Severity.ERROR: (Severity.ERROR,),
+        Severity.WARNING: (Severity.ERROR, Severity.WARNING),
+        Severity.NOTE: tuple(Severity),
+    }[fail_on]
+    if any(f.severity in levels for r in report.ran for f in findings(r.outcome)):
+        return 1
+    return 0 if report.verdict is Verdict.HEALTHY else 3
+
+
+def unexplained(report: Report) -> tuple[Finding, ...]:
+    """Errors that no listed cause rests on or explains; they are told plainly."""
+    told = [f for d in report.diagnoses for f in (*d.supporting, *d.explained, *d.proof, *d.against)]
+    errors = [f for r in report.ran for f in findings(r.outcome) if f.severity is Severity.ERROR]
+    return tuple(f for f in errors if f not in told)
+
+
+def _symptoms(found: Sequence[Finding], asked: Symptom | None) -> tuple[Symptom, ...]:
+    """The user's own first, then those of errors by hop, then those of warnings."""
+    seen = [f for f in found if f.symptom is not None and f.severity is not Severity.NOTE]
+    seen.sort(key=lambda f: (f.severity is not Severity.ERROR, f.hop.position))
+    named = [f.symptom for f in seen if f.symptom is not None]
+    return tuple(dict.fromkeys([asked, *named] if asked is not None else named))
+
+
+def _with_causes(symptoms: tuple[Symptom, ...], diagnoses: Sequence[Diagnosis]) -> tuple[Symptom, ...]:
+    """Findings without a symptom of their own take the first one of the answer's cause."""
+    if symptoms or not diagnoses:
+        return symptoms
+    return diagnoses[0].cause.symptoms[:1]
+
+
+def _diagnosis(found: Match, place: int, flow: Flow) -> Diagnosis:
+    return Diagnosis(
+        cause=found.cause,
+        rank=place,
+        certainty=found.certainty,
+        hop=found.cause.hop,
+        object=_object(found, flow),
+        supporting=found.supporting,
+        against=found.against,
+        missing=found.missing,
+        proof=found.proof,
+        explained=found.explained,
+        remedies=found.cause.remedies,
+    )
+
+
+def _object(found: Match, flow: Flow) -> str:
+    """The object at fault: the subject of the finding nearest to the cause's hop, the worst first."""
+    evidence = (*found.supporting, *found.proof, *found.explained)
+    at_hop = [f for f in evidence if f.hop is found.cause.hop and f.subject]
+    at_break = [f for f in evidence if f.hop is broken_hop(found) and f.subject]
+    for finding in (*sorted(at_hop, key=lambda f: f.severity is Severity.NOTE), *at_break, *evidence):
+        if finding.subject:
+            return finding.subject
+    return flow.destination
+
+
+# --- what could not be seen --------------------------------------------------------------------------------------
+
+
+def limits(ran: Sequence[Ran], facts: Iterable[Fact]) -> tuple[Limit, ...]:
+    """Blind facts and Unknown outcomes, one entry a reason, with permission and command where known."""
+    blind = [f for f in facts if isinstance(f, Blind)]
+    folded: dict[tuple[str, str, str | None], list[Blind]] = {}
+    for fact in blind:
+        folded.setdefault((fact.wanted, fact.reason, fact.permission), []).append(fact)
+    out = [_blind_limit(group) for group in folded.values()]
+    told = {fact.reason for fact in blind}
+    unknown: dict[tuple[str, str | None], list[Ran]] = {}
+    for r in ran:
+        if isinstance(r.outcome, Unknown) and r.outcome.reason not in told:
+            unknown.setdefault((r.outcome.reason, r.outcome.command), []).append(r)
+    for (reason, command), group in unknown.items():
+        out.append(Limit(what=", ".join(r.id for r in group), reason=reason, command=command))
+    return tuple(out)
+
+
+def _blind_limit(group: Sequence[Blind]) -> Limit:
+    first = group[0]
+    about = list(dict.fromkeys(f"{b.about} in {b.cluster}" if b.cluster else b.about for b in group if b.about))
+    shown = about[:3] + ([f"{len(about) - 3} more"] if len(about) > 3 else [])
+    about_all = ", ".join(shown)
+    return Limit(
+        what=f"{first.wanted}: {about_all}" if about_all else first.wanted,
+        reason=first.reason,
+        permission=first.permission,
+        command=next((b.command for b in group if b.command), None),
+    )
