@@ -1,0 +1,3 @@
+module mcdoctor.dev/rig/pause
+
+go 1.21

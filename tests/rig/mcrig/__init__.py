@@ -1,0 +1,1 @@
+"""Two Kubernetes clusters on one machine, for the tests: real control planes, real nodes, real packets."""
