@@ -109,7 +109,7 @@ def read_bundle(path: str | Path) -> Bundle:
         if place.suffix in _MANIFESTS:
             return _read_single(place)
     except PermissionError as error:
-        raise BundleError(f"{error.filename or place}: permission denied") from None
+        raise BundleError(f"{error.filename or place!s}: permission denied") from None
     except OSError as error:
         raise BundleError(f"{place}: {error.strerror or error}") from None
     raise BundleError(f"{place} is neither a folder, a tar archive nor a .yaml or .json file")
@@ -203,7 +203,7 @@ def _head(root: Path, problems: list[Problem]) -> Mapping[str, Any]:
     place = root / "bundle.yaml"
     if not place.exists():
         return {}
-    for _, document in _documents(place, "bundle.yaml", problems):
+    for _, document in _documents(".yaml", place.read_text("utf-8", errors="replace"), "bundle.yaml", problems):
         if isinstance(document, Mapping):
             version = document.get("apiVersion")
             if version != API_VERSION:
@@ -259,7 +259,8 @@ def _objects_in(
     path: Path, shown: str, cluster: str, collected: datetime, problems: list[Problem]
 ) -> Iterator[KubeObject]:
     vantage = Vantage(cluster=cluster, host="api")
-    for line, document in _documents(path, shown, problems):
+    text = path.read_text("utf-8", errors="replace")
+    for line, document in _documents(path.suffix, text, shown, problems):
         for body in _flatten(document):
             metadata = body.get("metadata") if isinstance(body, Mapping) else None
             if not isinstance(body, Mapping) or not isinstance(body.get("kind"), str):
@@ -320,10 +321,9 @@ def _flatten(document: Any) -> Iterator[Any]:
     yield document
 
 
-def _documents(path: Path, shown: str, problems: list[Problem]) -> Iterator[tuple[int, Any]]:
-    """(line, document) of a YAML, JSON or JSON-lines file; what is broken is a problem with its line."""
-    text = path.read_text("utf-8", errors="replace")
-    if path.suffix == ".jsonl":
+def _documents(suffix: str, text: str, shown: str, problems: list[Problem]) -> Iterator[tuple[int, Any]]:
+    """(line, document) of a YAML, JSON or JSON-lines text; what is broken is a problem with its line."""
+    if suffix == ".jsonl":
         for number, line in enumerate(text.splitlines(), 1):
             if line.strip():
                 try:
@@ -331,7 +331,7 @@ def _documents(path: Path, shown: str, problems: list[Problem]) -> Iterator[tupl
                 except ValueError as error:
                     problems.append(Problem(where=f"{shown}:{number}", reason=f"is not JSON: {error}"))
         return
-    if path.suffix == ".json":
+    if suffix == ".json":
         try:
             yield 1, json.loads(text)
         except ValueError as error:
