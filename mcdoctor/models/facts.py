@@ -224,6 +224,8 @@ class DnsAnswer(Fact):
     tries: int | None = None
     successes: int | None = None
     ms: float
+    icmp: IcmpError | None = doc("the ICMP error received", None)
+    error: str | None = doc("the errno's name, or the C library's (EAI_AGAIN, …), where there was one", None)
 
     @property
     def subject(self) -> str:
@@ -315,6 +317,7 @@ class TcpConnect(Fact):
     source: str | None = doc("local address:port", None)
     source_port_reused: bool | None = None
     error: str | None = doc("the errno's name where there was one", None)
+    retransmits: int | None = doc("SYNs sent again, over all tries that ended open", None)
 
     @property
     def subject(self) -> str:
