@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from mcdoctor.policy.families import FAMILIES
 from mcdoctor.policy.family import Compiled, Family
@@ -14,7 +15,7 @@ from mcdoctor.policy.verdict import Refusal
 from mcdoctor.policy.world import ClusterInput, World, build
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Engine:
     """`compiled[cluster][family]`. Use `load`; then `path.ask` for questions, `decide` for one packet at one point."""
 
@@ -28,12 +29,21 @@ class Engine:
         of_families = (r for families in self.compiled.values() for each in families.values() for r in each.refusals)
         return (*self.world.refusals, *of_families)
 
-    def decide(self, packet: Packet, wire: Packet | None = None) -> PointDecision:
+    @cached_property
+    def refusals_by_namespace(self) -> Mapping[tuple[str, str], tuple[Refusal, ...]]:
+        """`refusals` by (cluster, namespace)."""
+        found: dict[tuple[str, str], list[Refusal]] = {}
+        for refusal in self.refusals:
+            found.setdefault((refusal.ref.cluster, refusal.ref.namespace), []).append(refusal)
+        return {place: tuple(listed) for place, listed in found.items()}
+
+    def decide(self, packet: Packet, wire: Packet | None = None, *, mesh: bool = True) -> PointDecision:
         """What one enforcing point says: the policies of `packet.cluster` in `packet.direction`.
 
-        `wire`: what the network layers see instead, where a mesh encapsulates.
+        `wire`: what the network layers see instead, where a mesh encapsulates. `mesh` False: network layers only.
         """
-        return decide(self.compiled[packet.cluster], packet, self.world.clusters[packet.cluster].datapath, wire)
+        datapath = self.world.clusters[packet.cluster].datapath
+        return decide(self.compiled[packet.cluster], packet, datapath, wire, mesh=mesh)
 
 
 def compile_world(world: World, families: Sequence[Family] = FAMILIES) -> Engine:

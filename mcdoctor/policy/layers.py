@@ -124,7 +124,12 @@ def _stack(tiers: Tiered | None, enforce: Callable[[Packet], Ruling], packet: Pa
 
 
 def decide(
-    compiled: Mapping[str, Compiled], packet: Packet, datapath: Datapath, wire: Packet | None = None
+    compiled: Mapping[str, Compiled],
+    packet: Packet,
+    datapath: Datapath,
+    wire: Packet | None = None,
+    *,
+    mesh: bool = True,
 ) -> PointDecision:
     """Everything `packet.cluster` has to say about one packet in one direction.
 
@@ -143,7 +148,7 @@ def decide(
             if doubt is not None and decision.verdict is Verdict.DENIED and name == "kubernetes":
                 decision = Decision(Verdict.UNKNOWN, decision.by, doubt.why, (doubt,), decision.trace)
             found.append(LayerDecision(name, decision))
-    for name in ("istio", "linkerd"):
+    for name in ("istio", "linkerd") if mesh else ():
         family = compiled.get(name)
         if family is not None:
             decision = settle(family.enforce(packet))
