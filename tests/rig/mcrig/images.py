@@ -130,9 +130,9 @@ def _python_root() -> Root:
         if link != interpreter.name:
             root.links[f"usr/bin/{link}"] = interpreter.name
     for tool in _TOOLS:
-        if path := shutil.which(tool):
-            root.add(Path(path).resolve())
-            real = Path(path).resolve()
+        if found := shutil.which(tool):
+            real = Path(found).resolve()
+            root.add(real)
             root.links[f"bin/{tool}" if str(real) != f"/bin/{tool}" else f"usr/local/bin/{tool}"] = str(real)
     certificates = Path("/etc/ssl/certs/ca-certificates.crt")
     if certificates.exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import ipaddress
 import json
@@ -57,6 +58,13 @@ class Authority:
         (folder / "ca.key").write_bytes(_pem(key))
         return cls(folder, key, subject)
 
+    @classmethod
+    def load(cls, folder: Path) -> Authority:
+        """The authority that an earlier process created in `folder`."""
+        key = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), password=None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        return cls(folder, key, x509.load_pem_x509_certificate((folder / "ca.crt").read_bytes()).subject)
+
     def issue(self, file: str, common_name: str, organization: str = "", hosts: tuple[str, ...] = ()) -> None:
         """Writes `file`.crt and `file`.key, good for both ends of TLS. `hosts` are names and addresses."""
         names = [x509.NameAttribute(NameOID.COMMON_NAME, common_name)]
@@ -94,37 +102,40 @@ def _general(host: str) -> x509.GeneralName:
 
 def kubeconfig(path: Path, contexts: dict[str, tuple[Path, str, str]], namespace: str = "default") -> None:
     """Writes a kubeconfig. `contexts`: name to (folder of certificates, file name of the client's, server URL)."""
-    import base64
+    entries = {}
+    for name, (folder, file, server) in contexts.items():
+        user = {
+            "client-certificate-data": _base64(folder / f"{file}.crt"),
+            "client-key-data": _base64(folder / f"{file}.key"),
+        }
+        entries[name] = (folder / "ca.crt", server, user)
+    _write(path, entries, namespace)
 
-    def data(file: Path) -> str:
-        return base64.b64encode(file.read_bytes()).decode()
 
-    path.write_text(
-        json.dumps(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "clusters": [
-                    {"name": name, "cluster": {"server": server, "certificate-authority-data": data(folder / "ca.crt")}}
-                    for name, (folder, _, server) in contexts.items()
-                ],
-                "users": [
-                    {
-                        "name": f"{name}-{file}",
-                        "user": {
-                            "client-certificate-data": data(folder / f"{file}.crt"),
-                            "client-key-data": data(folder / f"{file}.key"),
-                        },
-                    }
-                    for name, (folder, file, _) in contexts.items()
-                ],
-                "contexts": [
-                    {"name": name, "context": {"cluster": name, "user": f"{name}-{file}", "namespace": namespace}}
-                    for name, (_, file, _) in contexts.items()
-                ],
-                "current-context": next(iter(contexts)),
-            },
-            indent=2,
-        )
-    )
+def token_kubeconfig(path: Path, contexts: dict[str, tuple[Path, str, str]], namespace: str = "default") -> None:
+    """Writes a kubeconfig. `contexts`: name to (certificate of the authority, server URL, bearer token)."""
+    entries = {name: (ca, server, {"token": token}) for name, (ca, server, token) in contexts.items()}
+    _write(path, entries, namespace)
+
+
+def _base64(file: Path) -> str:
+    return base64.b64encode(file.read_bytes()).decode()
+
+
+def _write(path: Path, contexts: dict[str, tuple[Path, str, dict[str, str]]], namespace: str) -> None:
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [
+            {"name": name, "cluster": {"server": server, "certificate-authority-data": _base64(ca)}}
+            for name, (ca, server, _) in contexts.items()
+        ],
+        "users": [{"name": f"{name}-user", "user": user} for name, (_, _, user) in contexts.items()],
+        "contexts": [
+            {"name": name, "context": {"cluster": name, "user": f"{name}-user", "namespace": namespace}}
+            for name in contexts
+        ],
+        "current-context": next(iter(contexts)),
+    }
+    path.write_text(json.dumps(config, indent=2))
     path.chmod(0o600)
