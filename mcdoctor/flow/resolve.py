@@ -447,10 +447,13 @@ def _rungs(flow: Flow, facts: Facts) -> tuple[Rung, ...]:
 
 
 def _flat(flow: Flow) -> bool:
-    """Whether pods of the destination's cluster are meant to be reachable by their own addresses."""
+    """Whether pods of the destination's cluster may be reachable by their own addresses: nothing says otherwise."""
     if not flow.crosses_clusters:
         return True
-    return any(layer.layer == "l3" and "globalnet" not in (layer.mode or "") for layer in flow.interconnect)
+    for layer in flow.interconnect:
+        if "globalnet" in (layer.mode or "") or (layer.system == "linkerd-mirror" and layer.mode == "gateway"):
+            return False
+    return True
 
 
 def _neighbours(flow: Flow, facts: Facts, taken: set[str | None]) -> list[Rung]:

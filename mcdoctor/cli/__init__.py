@@ -1,0 +1,1 @@
+"""The command line. `wiring` alone joins adapters and ports; commands import what they need when they run."""

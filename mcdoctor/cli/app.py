@@ -1,0 +1,339 @@
+"""The commands and their options. Bodies live in modules of their own and are imported when a command runs."""
+
+from __future__ import annotations
+
+import enum
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from mcdoctor import __version__
+from mcdoctor.cli import explain as explain_command
+from mcdoctor.cli.errors import FAILED, INTERRUPTED, CommandError, plain
+
+app = typer.Typer(
+    name="mcdoctor",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # tracebacks would print locals, and locals hold tokens
+    pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    help="Finds out why traffic from a workload fails on its way to a service, often in another cluster.",
+)
+
+
+class Format(enum.StrEnum):
+    TEXT = "text"
+    JSON = "json"
+    YAML = "yaml"
+    MARKDOWN = "markdown"
+
+
+class Language(enum.StrEnum):
+    EN = "en"
+    KO = "ko"
+
+
+class ProbeMode(enum.StrEnum):
+    AUTO = "auto"
+    EPHEMERAL = "ephemeral"
+    POD = "pod"
+    EXEC = "exec"
+    LOCAL = "local"
+    NONE = "none"
+
+
+class FailOn(enum.StrEnum):
+    ERROR = "error"
+    WARNING = "warning"
+
+
+_CLUSTERS = "Clusters"
+_LOOK = "Where to look"
+_HOW = "How to look"
+_OUT = "Output"
+
+Source = Annotated[str, typer.Argument(metavar="SRC", help="[KIND/]NAME[.NAMESPACE][@CONTEXT]", show_default=False)]
+Destination = Annotated[
+    str,
+    typer.Argument(
+        metavar="DST", help="[KIND/]NAME[.NAMESPACE][:PORT][@CONTEXT], host name, URL or IP", show_default=False
+    ),
+]
+Context = Annotated[str | None, typer.Option("--context", help="kubeconfig context of SRC", rich_help_panel=_CLUSTERS)]
+ToContext = Annotated[str | None, typer.Option("--to-context", help="context of DST", rich_help_panel=_CLUSTERS)]
+Namespace = Annotated[str | None, typer.Option("-n", "--namespace", help="of SRC", rich_help_panel=_CLUSTERS)]
+ToNamespace = Annotated[str | None, typer.Option("--to-namespace", help="of DST", rich_help_panel=_CLUSTERS)]
+Kubeconfig = Annotated[str | None, typer.Option("--kubeconfig", help="file to read", rich_help_panel=_CLUSTERS)]
+As = Annotated[str | None, typer.Option("--as", help="user to impersonate", rich_help_panel=_CLUSTERS)]
+AsGroup = Annotated[list[str] | None, typer.Option("--as-group", help="group, repeatable", rich_help_panel=_CLUSTERS)]
+RequestTimeout = Annotated[
+    str, typer.Option("--request-timeout", help="of one API request: 5, 5s, 1m", rich_help_panel=_CLUSTERS)
+]
+Port = Annotated[str | None, typer.Option("--port", help="number or name, when DST does not say", rich_help_panel=_HOW)]
+BundlePath = Annotated[str | None, typer.Option("--bundle", help="recorded clusters", rich_help_panel=_LOOK)]
+ToBundle = Annotated[str | None, typer.Option("--to-bundle", help="recorded DST cluster", rich_help_panel=_LOOK)]
+Lab = Annotated[str | None, typer.Option("--lab", help="scenario of the embedded lab", rich_help_panel=_LOOK)]
+SymptomOption = Annotated[str | None, typer.Option("--symptom", help="what is seen: a slug", rich_help_panel=_HOW)]
+Since = Annotated[str | None, typer.Option("--since", help="how far back logs are read: 10m, 2h", rich_help_panel=_HOW)]
+Complete = Annotated[
+    list[str] | None, typer.Option("--complete", help="kinds of which the files hold all", rich_help_panel=_LOOK)
+]
+Probe = Annotated[ProbeMode, typer.Option("--probe", help="where to send from", rich_help_panel=_HOW)]
+Image = Annotated[str, typer.Option("--image", help="of the debug container, with Python 3.11", rich_help_panel=_HOW)]
+Both = Annotated[bool, typer.Option("--both", help="a debug container at DST too", rich_help_panel=_HOW)]
+Yes = Annotated[bool, typer.Option("-y", "--yes", help="create the debug container unasked", rich_help_panel=_HOW)]
+RequestText = Annotated[
+    str | None, typer.Option("--request", help="'GET /path' to send instead", rich_help_panel=_HOW)
+]
+Header = Annotated[list[str] | None, typer.Option("--header", help="'Name: value', repeatable", rich_help_panel=_HOW)]
+Deadline = Annotated[float, typer.Option("--deadline", help="seconds for all of it", min=1, rich_help_panel=_HOW)]
+Output = Annotated[Format, typer.Option("-o", "--output", help="of the report", rich_help_panel=_OUT)]
+Lang = Annotated[Language, typer.Option("--lang", help="of the report", rich_help_panel=_OUT)]
+FailOnOption = Annotated[FailOn, typer.Option("--fail-on", help="exit 1 from here up", rich_help_panel=_OUT)]
+Save = Annotated[str | None, typer.Option("--save", help="keep a bundle of the run here", rich_help_panel=_OUT)]
+OutFile = Annotated[str | None, typer.Option("--out", help="write the report to a file", rich_help_panel=_OUT)]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="facts and passed checks too", rich_help_panel=_OUT)]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="no progress", rich_help_panel=_OUT)]
+
+_IMAGE = "python:3-slim"
+
+
+def _language() -> Language:
+    return Language.KO if os.environ.get("MCDOCTOR_LANG", "").lower().startswith("ko") else Language.EN
+
+
+@app.command(rich_help_panel="Find the cause")
+def diagnose(
+    source: Source,
+    destination: Destination,
+    context: Context = None,
+    to_context: ToContext = None,
+    namespace: Namespace = None,
+    to_namespace: ToNamespace = None,
+    kubeconfig: Kubeconfig = None,
+    as_user: As = None,
+    as_group: AsGroup = None,
+    request_timeout: RequestTimeout = "10s",
+    bundle: BundlePath = None,
+    to_bundle: ToBundle = None,
+    lab: Lab = None,
+    complete: Complete = None,
+    port: Port = None,
+    symptom: SymptomOption = None,
+    since: Since = None,
+    probe: Probe = ProbeMode.AUTO,
+    image: Image = _IMAGE,
+    both: Both = False,
+    yes: Yes = False,
+    request: RequestText = None,
+    header: Header = None,
+    deadline: Deadline = 120.0,
+    output: Output = Format.TEXT,
+    lang: Annotated[
+        Language, typer.Option("--lang", default_factory=_language, help="of the report", rich_help_panel=_OUT)
+    ] = None,  # type: ignore[assignment]  # typer wants the factory in the annotation
+    fail_on: FailOnOption = FailOn.ERROR,
+    save: Save = None,
+    out: OutFile = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Why does traffic from SRC fail, or misbehave, on its way to DST?
+
+    mcdoctor diagnose frontend backend --context cluster-a --to-context cluster-b
+
+    mcdoctor diagnose frontend backend --lab default      (no cluster needed)
+
+    Exit codes: 0 healthy or warnings only, 1 something wrong, 2 usage, 3 not settled, 4 mcdoctor failed, 130 interrupted.
+    """
+    from mcdoctor.cli.diagnose import Asked, diagnose_pair
+
+    raise typer.Exit(
+        diagnose_pair(
+            Asked(
+                source=source,
+                destination=destination,
+                context=context,
+                to_context=to_context,
+                namespace=namespace,
+                to_namespace=to_namespace,
+                kubeconfig=kubeconfig,
+                as_user=as_user,
+                as_groups=tuple(as_group or ()),
+                request_timeout=request_timeout,
+                bundle=bundle,
+                to_bundle=to_bundle,
+                lab=lab,
+                complete=tuple(complete or ()),
+                port=port,
+                symptom=symptom,
+                since=since,
+                probe=probe.value,
+                image=image,
+                both=both,
+                yes=yes,
+                request=request,
+                headers=tuple(header or ()),
+                deadline=deadline,
+                output=output.value,
+                language=lang.value,
+                fail_on=fail_on.value,
+                save=save,
+                out=out,
+                verbose=verbose,
+                quiet=quiet,
+            )
+        )
+    )
+
+
+@app.command(rich_help_panel="Find the cause")
+def collect(
+    source: Source,
+    destination: Destination,
+    file: Annotated[str, typer.Option("-f", "--file", help="folder or .tar.gz to write", rich_help_panel=_OUT)],
+    context: Context = None,
+    to_context: ToContext = None,
+    namespace: Namespace = None,
+    to_namespace: ToNamespace = None,
+    kubeconfig: Kubeconfig = None,
+    as_user: As = None,
+    as_group: AsGroup = None,
+    request_timeout: RequestTimeout = "10s",
+    port: Port = None,
+    probe: Probe = ProbeMode.AUTO,
+    image: Image = _IMAGE,
+    yes: Yes = False,
+    lab: Lab = None,
+    deadline: Deadline = 120.0,
+    quiet: Quiet = False,
+) -> None:
+    """Records what a diagnosis would look at, without a verdict: for another team, or for later."""
+    from mcdoctor.cli.diagnose import Asked, collect_pair
+
+    raise typer.Exit(
+        collect_pair(
+            Asked(
+                source=source,
+                destination=destination,
+                context=context,
+                to_context=to_context,
+                namespace=namespace,
+                to_namespace=to_namespace,
+                kubeconfig=kubeconfig,
+                as_user=as_user,
+                as_groups=tuple(as_group or ()),
+                request_timeout=request_timeout,
+                port=port,
+                probe=probe.value,
+                image=image,
+                yes=yes,
+                lab=lab,
+                deadline=deadline,
+                quiet=quiet,
+            ),
+            file,
+        )
+    )
+
+
+@app.command(rich_help_panel="Find the cause")
+def replay(
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="folder, .tar.gz or file", show_default=False)],
+    source: Annotated[str | None, typer.Argument(metavar="[SRC", help="when not recorded", show_default=False)] = None,
+    destination: Annotated[str | None, typer.Argument(metavar="DST]", show_default=False)] = None,
+    namespace: Namespace = None,
+    to_namespace: ToNamespace = None,
+    complete: Complete = None,
+    port: Port = None,
+    symptom: SymptomOption = None,
+    output: Output = Format.TEXT,
+    lang: Annotated[
+        Language, typer.Option("--lang", default_factory=_language, help="of the report", rich_help_panel=_OUT)
+    ] = None,  # type: ignore[assignment]  # typer wants the factory in the annotation
+    fail_on: FailOnOption = FailOn.ERROR,
+    out: OutFile = None,
+    verbose: Verbose = False,
+) -> None:
+    """Diagnoses a recording: the same judges, not a packet sent."""
+    from mcdoctor.cli.diagnose import Asked, replay_bundle
+
+    raise typer.Exit(
+        replay_bundle(
+            Asked(
+                source=source or "",
+                destination=destination or "",
+                namespace=namespace,
+                to_namespace=to_namespace,
+                bundle=bundle,
+                complete=tuple(complete or ()),
+                port=port,
+                symptom=symptom,
+                output=output.value,
+                language=lang.value,
+                fail_on=fail_on.value,
+                out=out,
+                verbose=verbose,
+                quiet=True,
+            )
+        )
+    )
+
+
+@app.command(rich_help_panel="About mcdoctor")
+def version() -> None:
+    """Prints the version."""
+    typer.echo(f"mcdoctor {__version__}")
+
+
+explain_command.register(app)
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs a command line; every way to end has its exit code, and none is a traceback."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        result = app(args=list(arguments), prog_name=_called(), standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except CommandError as error:
+        _complain(str(error), error.hint)
+        return error.code
+    except typer.Exit as ended:
+        return ended.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if hasattr(error, "exit_code") and hasattr(error, "format_message"):  # a usage error of the parser
+            _complain(error.format_message(), f"See '{_called()} --help'.")
+            return int(error.exit_code)
+        if os.environ.get("MCDOCTOR_DEBUG"):
+            raise
+        _complain(
+            f"mcdoctor failed: {type(error).__name__}: {error}",
+            "This is a defect of mcdoctor; MCDOCTOR_DEBUG=1 shows where.",
+        )
+        return FAILED
+
+
+def _called() -> str:
+    return "kubectl mcdoctor" if os.path.basename(sys.argv[0]).startswith("kubectl") else "mcdoctor"  # noqa: PTH119
+
+
+def _complain(message: str, hint: str = "") -> None:
+    print(f"error: {plain(message)}", file=sys.stderr)
+    if hint:
+        print(plain(hint), file=sys.stderr)

@@ -1,0 +1,304 @@
+"""The one place that knows adapters and ports at once: opens clusters, the lab and probers for a command."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mcdoctor.cli.errors import NOT_SETTLED, USAGE, fail, say
+from mcdoctor.flow import FlowRequest, parse_target
+from mcdoctor.models.facts import Fact
+from mcdoctor.models.flow import Flow
+from mcdoctor.models.playbook import Library
+from mcdoctor.ports import ClusterReader, Prober
+
+if TYPE_CHECKING:
+    from mcdoctor.cli.diagnose import Asked
+    from mcdoctor.kube.config import Contexts
+    from mcdoctor.kube.reader import ApiReader
+
+
+@cache
+def library() -> Library:
+    """The playbooks."""
+    from mcdoctor_playbooks import load
+
+    return load()
+
+
+Opener = Callable[["Session", Flow], Prober | None]
+
+
+@dataclass(slots=True, kw_only=True)
+class Session:
+    """Clusters opened for one command. `open_prober` fills `prober`, or `why_no_prober`, once the flow is known."""
+
+    request: FlowRequest
+    facts: tuple[Fact, ...]
+    opener: Opener
+    means: str
+    complete: tuple[str, ...] = ()
+    contexts: Mapping[str, str] = field(default_factory=dict)
+    readers: tuple[ClusterReader, ...] = ()
+    prober: Prober | None = None
+    bypass: Prober | None = None
+    far: Prober | None = None
+    why_no_prober: str = ""
+    extra: list[Fact] = field(default_factory=list)
+    closers: list[Callable[[], None]] = field(default_factory=list)
+
+    def open_prober(self, flow: Flow) -> Prober | None:
+        """The prober at the source, or None with `why_no_prober` set."""
+        self.prober = self.opener(self, flow)
+        return self.prober
+
+    def all_facts(self) -> Iterable[Fact]:
+        """What was read, and what opening the prober showed."""
+        return (*self.facts, *self.extra)
+
+    def close(self) -> None:
+        """Ends everything that was opened, last first; safe to call twice."""
+        while self.closers:
+            with contextlib.suppress(Exception):
+                self.closers.pop()()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+# --- the lab --------------------------------------------------------------------------------------------------------
+
+
+def lab_session(asked: Asked) -> Session:
+    """The scenario running in namespaces; where they are forbidden, its shipped recording and a line that says so."""
+    from mcdoctor.lab.scenarios import scenario_path
+    from mcdoctor.runner.bundle import read_bundle
+    from mcdoctor.runner.replay import request_of
+
+    name = asked.lab or "default"
+    try:
+        folder = scenario_path(name)
+    except KeyError as error:
+        fail(str(error.args[0]), USAGE, "See them all: mcdoctor lab list")
+    bundle = read_bundle(folder)
+    source, destination = parse_target(asked.source), parse_target(asked.destination)
+    request = request_of(
+        bundle,
+        asked.source,
+        asked.destination,
+        namespace=asked.namespace,
+        to_namespace=asked.to_namespace,
+        port=asked.port,
+    )
+    del source, destination
+    from mcdoctor.lab import available
+
+    reason = "--probe none" if asked.probe == "none" else available()
+    recorded = tuple(f for f in bundle.facts if type(f).KIND not in ("object", "endpoint_answer"))
+    if reason is not None and asked.probe != "none":
+        say(f"Network namespaces cannot be used here ({reason}): this is the recording of the scenario {name}.")
+        session = Session(
+            request=request,
+            facts=bundle.facts,
+            opener=lambda s, _flow: None,
+            means=f"recording of lab {name}",
+            complete=("*",),
+            why_no_prober="this is a recording",
+        )
+        return session
+    objects = tuple(f for f in bundle.facts if f not in recorded)
+    return Session(
+        request=request, facts=objects, opener=_open_lab(folder, name, reason), means=f"lab {name}", complete=("*",)
+    )
+
+
+def _open_lab(folder: Path, name: str, why_not: str | None) -> Opener:
+    def open_prober(session: Session, flow: Flow) -> Prober | None:
+        if why_not is not None:
+            session.why_no_prober = f"nothing was sent: {why_not}"
+            return None
+        from mcdoctor.lab import Lab
+        from mcdoctor.models.vantage import Vantage
+        from mcdoctor.prober.local import spawn
+
+        pod = flow.source_pod
+        if pod is None:
+            session.why_no_prober = "the source has no pod to send from"
+            return None
+        running = Lab(folder).start()
+        session.closers.append(running.stop)
+        vantage = Vantage(cluster=pod.cluster, namespace=pod.namespace, pod=pod.name)
+        prober = spawn(running.argv(pod.cluster, f"{pod.namespace}/{pod.name}"), vantage)
+        session.closers.append(prober.close)
+        return prober
+
+    return open_prober
+
+
+# --- live clusters --------------------------------------------------------------------------------------------------
+
+
+def live_session(asked: Asked) -> Session:
+    """Reads the pair from one or two contexts; the prober is opened later, when the flow is known."""
+    from mcdoctor.flow.gather import gather
+    from mcdoctor.kube.config import contexts
+    from mcdoctor.kube.errors import KubeConfigError
+
+    source, destination = parse_target(asked.source), parse_target(asked.destination)
+    deadline = time.monotonic() + asked.deadline
+    try:
+        known = contexts(asked.kubeconfig)
+        here = _reader(asked, known, source.context or asked.context, deadline)
+        other = destination.context or asked.to_context
+        there = _reader(asked, known, other, deadline) if other else None
+        here.check()
+    except KubeConfigError as error:
+        fail(str(error), NOT_SETTLED if error.unreachable else USAGE)
+    namespace = asked.namespace or (here.api.namespace if _says_namespace(known, here.cluster) else None)
+    request = FlowRequest(
+        source=source,
+        destination=destination,
+        source_cluster=here.cluster,
+        destination_cluster=there.cluster if there else None,
+        namespace=namespace,
+        to_namespace=asked.to_namespace,
+        port=asked.port,
+    )
+    readers: dict[str, ClusterReader] = {here.cluster: here}
+    if there is not None:
+        readers[there.cluster] = there
+    if not asked.quiet:
+        say("Reading " + " and ".join(readers) + " …")
+    facts = gather(readers, request)
+    if there is None:
+        request, facts, readers = _conclude_destination(asked, known, request, facts, readers, deadline)
+    return Session(
+        request=request,
+        facts=facts,
+        opener=_open_live(asked, here),
+        means="live",
+        contexts={name: name for name in readers},
+        readers=tuple(readers.values()),
+    )
+
+
+def _reader(asked: Asked, known: Contexts, name: str | None, deadline: float) -> ApiReader:
+    from mcdoctor.kube.config import connect
+    from mcdoctor.kube.reader import ApiReader
+
+    context = known.named(name)
+    api = connect(
+        context.name,
+        kubeconfig=asked.kubeconfig,
+        as_user=asked.as_user,
+        as_groups=asked.as_groups,
+        request_timeout=_seconds(asked.request_timeout),
+        deadline=deadline,
+        known=known,
+    )
+    return ApiReader(api, context.name)
+
+
+def _seconds(text: str) -> float | None:
+    """kubectl's durations: 5, 5s, 2m, 1h, 500ms; 0 means no limit of its own."""
+    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+    number, unit = text.strip(), "s"
+    for suffix in ("ms", "s", "m", "h"):
+        if number.endswith(suffix):
+            number, unit = number[: -len(suffix)], suffix
+            break
+    try:
+        value = float(number) * units[unit]
+    except ValueError:
+        fail(f"--request-timeout {text!r}: expected a duration such as 5s or 1m")
+    if value < 0:
+        fail(f"--request-timeout {text!r} is negative")
+    return value or None
+
+
+def _says_namespace(known: Contexts, name: str) -> bool:
+    """Whether the context itself names a namespace other than default; else names are looked for everywhere."""
+    return known.named(name).namespace not in ("", "default")
+
+
+def _conclude_destination(
+    asked: Asked,
+    known: Contexts,
+    request: FlowRequest,
+    facts: tuple[Fact, ...],
+    readers: dict[str, ClusterReader],
+    deadline: float,
+) -> tuple[FlowRequest, tuple[Fact, ...], dict[str, ClusterReader]]:
+    """The other cluster where two facts agree on it: it is spoken of in A, and it has the Service, or its addresses."""
+    import dataclasses
+
+    from mcdoctor.flow import kinds, peers
+    from mcdoctor.flow.gather import gather
+    from mcdoctor.kube.errors import KubeConfigError
+    from mcdoctor.models.collection import Facts
+    from mcdoctor.models.facts import KubeObject
+
+    here = known.named(request.source_cluster)
+    seen = Facts(facts)
+    words = peers.names_in_source(seen, request.source_cluster, request.destination)
+    namespaces = tuple(dict.fromkeys(o.namespace for o in seen.objects(kinds.SERVICE) if o.name == request.destination.name))
+    candidates: list[tuple[str, list[str]]] = []
+    for context in known.all:
+        if context.name == here.name or (context.server and context.server == here.server):
+            continue
+        reasons = []
+        if where := peers.mentions(words, (context.name, context.cluster)):
+            reasons.append(where)
+        if not reasons and len(known.all) > _MOST_CONTEXTS:
+            continue
+        try:
+            reader = _reader(asked, known, context.name, deadline)
+        except KubeConfigError:
+            continue
+        for namespace in namespaces or ((request.to_namespace or request.namespace),):
+            if namespace is None:
+                continue
+            found = reader.get(kinds.SERVICE, namespace, request.destination.name)
+            if isinstance(found, KubeObject):
+                reasons.append(f"it has {found.subject}")
+                break
+        if reasons and len(reasons) < _ENOUGH:
+            nodes = [f for f in reader.list(kinds.NODE) if isinstance(f, KubeObject)]
+            if match := peers.addresses_match(seen, request.source_cluster, nodes):
+                reasons.append(match)
+        if reasons:
+            candidates.append((context.name, reasons))
+    certain = [c for c in candidates if len(c[1]) >= _ENOUGH]
+    if len(certain) == 1:
+        name, reasons = certain[0]
+        if not asked.quiet:
+            say(f"The destination's cluster is taken to be context {name}: {'; '.join(reasons)}. (--to-context says otherwise)")
+        readers = {**readers, name: _reader(asked, known, name, deadline)}
+        request = dataclasses.replace(request, destination_cluster=name)
+        return request, gather(readers, request), readers
+    if candidates and not asked.quiet:
+        names = ", ".join(name for name, _ in candidates)
+        say(f"Which cluster the destination is in is not certain ({names}?): only {here.name} is read. Say --to-context.")
+    return request, facts, readers
+
+
+_ENOUGH = 2
+_MOST_CONTEXTS = 6
+
+
+def _open_live(asked: Asked, reader: ApiReader) -> Opener:
+    def open_prober(session: Session, flow: Flow) -> Prober | None:
+        from mcdoctor.kube import vantage
+
+        raise NotImplementedError(vantage, asked, reader, session, flow, sys.stdin.isatty())
+
+    return open_prober

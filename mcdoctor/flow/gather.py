@@ -1,0 +1,166 @@
+"""Reads what the path needs, and nothing else: the pair's namespaces, the named extras, the cluster-wide few.
+
+The cost follows the pair: pods and Services of other namespaces are never listed. What was read comes back as facts,
+refusals included, so that `resolve` and the judges work the same live and from a recording.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from mcdoctor.flow import kinds
+from mcdoctor.flow.request import FlowRequest
+from mcdoctor.flow.resolve import FlowError
+from mcdoctor.models.facts import Absent, Blind, Fact, KubeObject
+from mcdoctor.models.flow import Target
+from mcdoctor.ports import ClusterReader
+
+_THREADS = 8
+_DNS = "kube-dns"
+_SYSTEM = "kube-system"
+
+Job = Callable[[], Sequence[Fact]]
+
+
+class Unreachable(FlowError):
+    """The source's cluster answered nothing; the message is the reason."""
+
+
+@dataclass(slots=True)
+class _Reading:
+    """The facts of one gathering, and the clusters that do not answer."""
+
+    facts: list[Fact] = field(default_factory=list)
+    dead: dict[str, Blind] = field(default_factory=dict)
+
+    def run(self, jobs: Sequence[tuple[ClusterReader, Job]]) -> list[Fact]:
+        """Runs jobs side by side; a cluster found dead is not asked again."""
+        wanted = [(r, j) for r, j in jobs if r.cluster not in self.dead]
+        found: list[Fact] = []
+        if not wanted:
+            return found
+        with ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="read") as pool:
+            for facts in pool.map(lambda pair: pair[1](), wanted):
+                found.extend(facts)
+        self.facts.extend(found)
+        return found
+
+
+def gather(readers: Mapping[str, ClusterReader], request: FlowRequest) -> tuple[Fact, ...]:
+    """Everything that the resolution and the judges may want, from the clusters that `readers` can read."""
+    here = readers[request.source_cluster]
+    there = readers.get(request.destination_cluster or request.source_cluster, here)
+    reading = _Reading()
+    _knock(reading, list({id(r): r for r in (here, there)}.values()))
+    if (silent := reading.dead.get(here.cluster)) is not None:
+        raise Unreachable(f"cluster {here.cluster}: {silent.reason}")
+    source = _find(reading, here, request.source, request.namespace, (*kinds.WORKLOADS, kinds.SERVICE))
+    source_namespaces = tuple(dict.fromkeys(o.namespace or "default" for o in source))
+    namespaces = _destination_namespaces(reading, request, here, there, source_namespaces)
+    pair: list[tuple[ClusterReader, str]] = [(here, n) for n in (*source_namespaces, *namespaces)]
+    pair += [(there, n) for n in namespaces] + [(there, n) for n in source_namespaces if there is not here]
+    pair = list(dict.fromkeys(pair))
+    jobs: list[tuple[ClusterReader, Job]] = []
+    for reader, namespace in pair:
+        jobs.extend((reader, _list(reader, k, namespace)) for k in _CORE)
+        jobs.append((reader, _get(reader, kinds.NAMESPACE, None, namespace)))
+        jobs.extend((reader, _list(reader, r.kind, namespace)) for r in kinds.READINGS if r.scope == "pair")
+    for reader in dict.fromkeys((here, there)):
+        for wanted in kinds.READINGS:
+            if wanted.scope == "cluster":
+                jobs.append((reader, _list(reader, wanted.kind, None)))
+            elif wanted.scope == "named" and wanted.name:
+                place, _, name = wanted.name.partition("/")
+                jobs.append((reader, _get(reader, wanted.kind, place, name)))
+        jobs.append((reader, _get(reader, kinds.NAMESPACE, None, _SYSTEM)))
+        jobs.append((reader, _list(reader, kinds.SLICE, _SYSTEM, f"kubernetes.io/service-name={_DNS}")))
+        jobs.append((reader, _list(reader, kinds.POD, _SYSTEM, f"k8s-app={_DNS}")))
+    reading.run(jobs)
+    return tuple(_distinct(reading.facts))
+
+
+_CORE = (*kinds.WORKLOADS, kinds.SERVICE, kinds.SLICE)
+
+
+def _knock(reading: _Reading, readers: Sequence[ClusterReader]) -> None:
+    """One small request a cluster: one that gives no answer at all is not asked forty more."""
+    for reader in readers:
+        fact = reader.get(kinds.NAMESPACE, None, _SYSTEM)
+        if isinstance(fact, Blind) and fact.status is None and fact.permission is None:
+            reading.dead[reader.cluster] = fact
+            reading.facts.append(fact)
+
+
+def _get(reader: ClusterReader, kind: str, namespace: str | None, name: str) -> Job:
+    return lambda: (reader.get(kind, namespace, name),)
+
+
+def _list(reader: ClusterReader, kind: str, namespace: str | None, labels: str | None = None) -> Job:
+    return lambda: reader.list(kind, namespace, labels=labels)
+
+
+def _find(
+    reading: _Reading, reader: ClusterReader, target: Target, namespace: str | None, allowed: Sequence[str]
+) -> list[KubeObject]:
+    """Objects of the target's name: by name in a namespace, else in all namespaces by a field selector."""
+    wanted = (target.kind,) if target.kind else tuple(allowed)
+    place = target.namespace or namespace
+    jobs: list[tuple[ClusterReader, Job]] = []
+    for kind in wanted:
+        if place:
+            jobs.append((reader, _get(reader, kind, place, target.name)))
+        else:
+            jobs.append((reader, _by_name(reader, kind, target.name)))
+    found = [f for f in reading.run(jobs) if isinstance(f, KubeObject)]
+    if not found and place:
+        near = reading.run([(reader, _list(reader, k, place)) for k in _CORE])
+        return [
+            f for f in near if isinstance(f, KubeObject) and f.name == target.name and f.kind in wanted
+        ]
+    return found
+
+
+def _by_name(reader: ClusterReader, kind: str, name: str) -> Job:
+    return lambda: reader.list(kind, None, fields=f"metadata.name={name}")
+
+
+def _destination_namespaces(
+    reading: _Reading,
+    request: FlowRequest,
+    here: ClusterReader,
+    there: ClusterReader,
+    source_namespaces: tuple[str, ...],
+) -> tuple[str, ...]:
+    """The namespaces in which the destination may be: said, or found by its name, else the source's."""
+    target = request.destination
+    if target.form == "address":
+        return source_namespaces
+    if target.form == "host":
+        labels = target.name.split(".")
+        return (labels[1],) if len(labels) >= 3 and labels[2] == "svc" else source_namespaces
+    if target.namespace or request.to_namespace:
+        return tuple(n for n in (target.namespace or request.to_namespace,) if n)
+    if request.namespace:
+        return (request.namespace,)
+    found: list[KubeObject] = []
+    for reader in dict.fromkeys((here, there)):
+        found += _find(reading, reader, target, None, (kinds.SERVICE, kinds.SERVICE_IMPORT, *kinds.WORKLOADS))
+    return tuple(dict.fromkeys(o.namespace or "default" for o in found)) or source_namespaces
+
+
+def _distinct(facts: Sequence[Fact]) -> list[Fact]:
+    """Each object, absence and refusal once."""
+    seen: dict[object, Fact] = {}
+    for fact in facts:
+        if isinstance(fact, KubeObject):
+            seen[("object", fact.cluster, fact.kind, fact.namespace, fact.name)] = fact
+        elif isinstance(fact, Absent):
+            seen[("absent", fact.cluster, fact.wanted, fact.namespace, fact.name)] = fact
+        elif isinstance(fact, Blind):
+            seen[("blind", fact.cluster, fact.wanted, fact.about, fact.reason)] = fact
+        else:
+            seen[fact] = fact
+    return list(seen.values())
+
