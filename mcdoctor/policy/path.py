@@ -321,6 +321,9 @@ def _settle(engine: Engine, leg: Leg) -> PointAnswer:
     points = tuple(engine.decide(p, w, mesh=leg.mesh) for p, w in zip(leg.readings, wires, strict=True))
     first = points[0]
     cluster, direction = first.packet.cluster, first.packet.direction
+    unseen = engine.world.clusters[cluster].unseen
+    if unseen and all(point.verdict is Verdict.ALLOWED for point in points):
+        return PointAnswer(leg.label, cluster, direction, Verdict.UNKNOWN, (), "; ".join(unseen), points)
     if all(point.verdict is first.verdict for point in points[1:]):
         return PointAnswer(leg.label, cluster, direction, first.verdict, _by(first), _why(first), points)
     told = "; ".join(

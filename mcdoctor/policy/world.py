@@ -245,6 +245,7 @@ class Cluster:
     slices: Mapping[tuple[str, str], tuple[EndpointSlice, ...]]
     objects: Mapping[tuple[str, str], tuple[Object, ...]]
     datapath: Datapath
+    unseen: tuple[str, ...] = ()
 
     def of(self, group: str, kind: str) -> tuple[Object, ...]:
         return self.objects.get((group, kind), ())
@@ -295,14 +296,14 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class ClusterInput:
-    """One cluster's objects. `cni`: what the user says enforces policy there (see `datapath.CNIS`), '' = conclude
-    it.
-    """
+    """One cluster's objects. `cni`: what the user says enforces policy there (`datapath.CNIS`), '' = conclude it."""
 
     name: str
     documents: Iterable[Document | Mapping[str, Any]]
     role: str = ""
     cni: str = ""
+    unseen: tuple[str, ...] = ()
+    """Policy kinds that could not be read, each with the reason: nothing is then allowed for certain."""
 
 
 def _labels(holder: object, name: str) -> Labels:
@@ -704,6 +705,7 @@ def _cluster(given: ClusterInput, refusals: list[Refusal]) -> Cluster:
         slices={key: tuple(found) for key, found in slices.items()},
         objects=kept,
         datapath=conclude(given.cni, kept, pods),
+        unseen=given.unseen,
     )
 
 

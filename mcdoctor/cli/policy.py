@@ -1,0 +1,352 @@
+"""`mcdoctor policy`: is traffic allowed, which rule decides, what would change. Live, from a bundle or from files."""
+
+from __future__ import annotations
+
+import enum
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mcdoctor.cli.errors import NOT_SETTLED, fail, plain, say
+
+if TYPE_CHECKING:
+    from mcdoctor.cli.policy_world import Loaded
+    from mcdoctor.policy.engine import Engine
+    from mcdoctor.policy.path import Answer
+    from mcdoctor.policy.question import Question, Source, Target
+
+app = typer.Typer(no_args_is_help=True, help="Is this traffic allowed, which rule decides, and what would change it.")
+
+
+class Format(enum.StrEnum):
+    TEXT = "text"
+    JSON = "json"
+    JSONL = "jsonl"
+
+
+class TableFormat(enum.StrEnum):
+    TEXT = "text"
+    CSV = "csv"
+    JSON = "json"
+
+
+class Language(enum.StrEnum):
+    EN = "en"
+    KO = "ko"
+
+
+_WHERE = "Where the objects are"
+_WHAT = "What is asked"
+Src = Annotated[
+    str | None, typer.Argument(metavar="SRC", help="pod, workload, node/NAME or IP: NAME[.NAMESPACE][@CLUSTER]")
+]
+Dst = Annotated[str | None, typer.Argument(metavar="DST", help="likewise, or svc/NAME, a host name; with :PORT")]
+BundlePath = Annotated[Path | None, typer.Option("--bundle", help="recorded clusters", rich_help_panel=_WHERE)]
+Files = Annotated[
+    list[Path] | None,
+    typer.Option("-f", "--filename", help="manifests, file or folder; repeatable", rich_help_panel=_WHERE),
+]
+Contexts = Annotated[
+    list[str] | None, typer.Option("--context", help="kubeconfig context; repeatable", rich_help_panel=_WHERE)
+]
+Kubeconfig = Annotated[str | None, typer.Option("--kubeconfig", help="file to read", rich_help_panel=_WHERE)]
+As = Annotated[str | None, typer.Option("--as", help="user to impersonate", rich_help_panel=_WHERE)]
+AsGroup = Annotated[list[str] | None, typer.Option("--as-group", help="group, repeatable", rich_help_panel=_WHERE)]
+Cni = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--cni", help="what enforces policy: NAME, or CLUSTER=NAME; concluded otherwise", rich_help_panel=_WHERE
+    ),
+]
+Namespace = Annotated[str, typer.Option("-n", "--namespace", help="of names without one", rich_help_panel=_WHAT)]
+ToNamespace = Annotated[str | None, typer.Option("--to-namespace", help="of DST", rich_help_panel=_WHAT)]
+Port = Annotated[
+    str | None, typer.Option("--port", help="number or name, when DST does not say", rich_help_panel=_WHAT)
+]
+Protocol = Annotated[str, typer.Option("--protocol", help="TCP, UDP, SCTP or ICMP", rich_help_panel=_WHAT)]
+Via = Annotated[
+    str | None, typer.Option("--via", help="gateway pod NS/NAME, address, or kind of path", rich_help_panel=_WHAT)
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    bundle: Path | None
+    files: Sequence[Path]
+    contexts: Sequence[str]
+    kubeconfig: str | None
+    as_user: str | None
+    as_groups: Sequence[str]
+    cni: Sequence[str]
+
+
+def _load(where: Where) -> Loaded:
+    """The objects asked for; complains on stderr about every part that could not be read."""
+    from mcdoctor.cli.policy_world import read_bundle, read_live
+
+    if where.bundle is not None and (where.files or where.contexts):
+        fail("--bundle, --filename and --context exclude each other")
+    if where.bundle is not None:
+        loaded = read_bundle(where.bundle)
+    elif where.files:
+        loaded = read_bundle(where.files[0])
+        for path in where.files[1:]:
+            more = read_bundle(path)
+            for name, documents in more.documents.items():
+                loaded.documents.setdefault(name, []).extend(documents)
+            loaded.problems += more.problems
+    else:
+        loaded = read_live(list(where.contexts) or [None], where.kubeconfig, where.as_user, where.as_groups)
+    for problem in loaded.problems[:20]:
+        say(f"not read: {problem}")
+    if len(loaded.problems) > 20:
+        say(f"not read: {len(loaded.problems) - 20} more")
+    return loaded
+
+
+def _cni(given: Sequence[str]) -> dict[str, str]:
+    from mcdoctor.policy.datapath import CNIS
+
+    found = {}
+    for text in given:
+        cluster, _, name = text.rpartition("=")
+        if name not in CNIS:
+            fail(f"--cni {text}: not one of {', '.join(CNIS)}")
+        found[cluster] = name
+    return found
+
+
+def _engine(where: Where) -> tuple[Engine, Loaded]:
+    from mcdoctor.policy.engine import load
+
+    loaded = _load(where)
+    engine = load(loaded.inputs(_cni(where.cni)))
+    refusals = [r for r in engine.refusals if r.fatal]
+    for refusal in refusals[:20]:
+        place = f" ({refusal.ref.file}{f':{refusal.ref.line}' if refusal.ref.line else ''})" if refusal.ref.file else ""
+        say(f"not counted: {refusal.ref}{place}: {refusal.field or '/'}: {refusal.why}")
+    if len(refusals) > 20:
+        say(f"not counted: {len(refusals) - 20} more")
+    return engine, loaded
+
+
+def _end(text: str, namespace: str, engine: Engine, aliases: dict[str, str]) -> tuple[Target, int | str | None]:
+    """An end of a question in the target grammar, with `node/NAME` besides."""
+    from mcdoctor.flow.target import TargetError, parse_target
+    from mcdoctor.policy.addresses import parse_ip
+    from mcdoctor.policy.question import Address, Fqdn, NodeName, PodName, ServiceName
+
+    if text.startswith(("node/", "no/")):
+        name, _, cluster = text.partition("/")[2].partition("@")
+        return NodeName(name, aliases.get(cluster, cluster)), None
+    try:
+        target = parse_target(text)
+    except TargetError as error:
+        fail(str(error))
+    cluster = aliases.get(target.context or "", target.context or "")
+    if cluster and cluster not in engine.world.clusters:
+        fail(f"{text}: no cluster {cluster} among {', '.join(engine.world.clusters)}")
+    port: int | str | None = target.port
+    if target.port is not None and target.port.isdigit():
+        port = int(target.port)
+    if target.form == "address":
+        return Address(parse_ip(target.name), cluster), port
+    if target.form == "host":
+        return Fqdn(target.name), port
+    place = target.namespace or namespace
+    known = any(target.namespace in c.namespaces for c in engine.world.clusters.values())
+    if target.namespace and target.kind is None and not known:
+        return Fqdn(f"{target.name}.{target.namespace}"), port
+    if target.kind == "Service":
+        return ServiceName(place, target.name, cluster), port
+    if target.kind is None:
+        named = [c for c in engine.world.clusters.values() if not cluster or c.name == cluster]
+        has_pod = any((place, target.name) in c.pods or (place, target.name) in c.by_workload for c in named)
+        if not has_pod and any((place, target.name) in c.services for c in named):
+            return ServiceName(place, target.name, cluster), port
+    return PodName(place, target.name, cluster), port
+
+
+def _destination(text: str, namespace: str, engine: Engine, aliases: dict[str, str]) -> tuple[Target, int | str | None]:
+    """A destination without a kind is the Service of that name where there is one."""
+    from mcdoctor.policy.question import PodName, ServiceName
+
+    end, port = _end(text, namespace, engine, aliases)
+    if isinstance(end, PodName) and "/" not in text:
+        for cluster in engine.world.clusters.values():
+            if (end.namespace, end.name) in cluster.services and end.cluster in ("", cluster.name):
+                return ServiceName(end.namespace, end.name, end.cluster), port
+    return end, port
+
+
+@app.command()
+def check(
+    source: Src = None,
+    destination: Dst = None,
+    queries: Annotated[str | None, typer.Option("--queries", help="questions as JSON lines; - for stdin")] = None,
+    bundle: BundlePath = None,
+    files: Files = None,
+    context: Contexts = None,
+    kubeconfig: Kubeconfig = None,
+    as_user: As = None,
+    as_group: AsGroup = None,
+    cni: Cni = None,
+    namespace: Namespace = "default",
+    to_namespace: ToNamespace = None,
+    port: Port = None,
+    protocol: Protocol = "TCP",
+    via: Via = None,
+    method: Annotated[str | None, typer.Option("--method", help="HTTP method", rich_help_panel=_WHAT)] = None,
+    path: Annotated[str | None, typer.Option("--path", help="HTTP path", rich_help_panel=_WHAT)] = None,
+    host: Annotated[str | None, typer.Option("--host", help="HTTP host", rich_help_panel=_WHAT)] = None,
+    principal: Annotated[
+        str | None, typer.Option("--principal", help="identity presented", rich_help_panel=_WHAT)
+    ] = None,
+    mtls: Annotated[
+        bool | None, typer.Option("--mtls/--plaintext", help="concluded otherwise", rich_help_panel=_WHAT)
+    ] = None,
+    output: Annotated[Format, typer.Option("-o", "--output")] = Format.TEXT,
+) -> None:
+    """May SRC reach DST? Names every side that refuses, the rule, the nearest miss and the smallest change.
+
+    mcdoctor policy check web.shop svc/api.shop:80 --bundle incident/
+
+    mcdoctor policy check --queries questions.jsonl --bundle incident/ -o jsonl
+
+    Exit codes: 0 allowed, 1 denied, 2 usage, 3 conditional or unknown. With --queries: 0 when every line was answered.
+    """
+    where = Where(bundle, files or (), context or (), kubeconfig, as_user, as_group or (), cni or ())
+    if queries is not None:
+        if source is not None or destination is not None:
+            fail("--queries and SRC DST exclude each other")
+        raise typer.Exit(_batch(where, queries, output))
+    if source is None or destination is None:
+        fail("SRC and DST are needed, or --queries FILE")
+    from mcdoctor.policy.path import ask
+    from mcdoctor.policy.question import Http
+
+    engine, loaded = _engine(where)
+    http = Http(method, path, host) if method or path or host else None
+    question = _question(engine, loaded, source, destination, namespace, to_namespace, port, protocol, via)
+    from dataclasses import replace
+
+    answer = ask(engine, replace(question, http=http, principal=principal, mtls=mtls))
+    _show(engine, answer, output)
+    raise typer.Exit(_exit_code(answer))
+
+
+def _exit_code(answer: Answer) -> int:
+    return {"allowed": 0, "denied": 1}.get(str(answer.verdict), NOT_SETTLED)
+
+
+def _question(
+    engine: Engine,
+    loaded: Loaded,
+    source: str,
+    destination: str,
+    namespace: str,
+    to_namespace: str | None,
+    port: str | None,
+    protocol: str,
+    via: str | None,
+) -> Question:
+    from mcdoctor.policy import batch
+    from mcdoctor.policy.fields import Refused
+    from mcdoctor.policy.question import Address, NodeName, PodName, Question
+
+    start, _ = _end(source, namespace, engine, loaded.aliases)
+    if not isinstance(start, (PodName, Address, NodeName)):
+        fail(f"{source}: a source is a pod, a workload, an address or a node")
+    end, told = _destination(destination, to_namespace or namespace, engine, loaded.aliases)
+    wanted: int | str | None = told
+    if wanted is None and port is not None:
+        wanted = int(port) if port.isdigit() else port
+    try:
+        rest = batch.read(
+            {
+                "source": {"ip": "0.0.0.0"},
+                "destination": {"ip": "0.0.0.0"},
+                "protocol": protocol,
+                "via": via,
+                "port": wanted,
+            }
+        )
+    except Refused as refused:
+        fail(f"{refused.pointer.strip('/')}: {refused.why}")
+    chosen: Source = start
+    return Question(chosen, end, rest.port, rest.protocol, rest.icmp, via=rest.via)
+
+
+def _batch(where: Where, queries: str, output: Format) -> int:
+    """Answers one question a line, in order; the index is built once."""
+    from mcdoctor.cli.policy_world import read_text
+    from mcdoctor.policy.batch import answer_line
+
+    lines = read_text(queries).splitlines()
+    engine, _ = _engine(where)
+    out = sys.stdout
+    answers = (answer_line(engine, line) for line in lines if line.strip())
+    if output is Format.JSON:
+        json.dump(list(answers), out, ensure_ascii=False, indent=2)
+        out.write("\n")
+        return 0
+    for answer in answers:
+        if output is Format.JSONL:
+            out.write(json.dumps(answer, ensure_ascii=False) + "\n")
+        else:
+            out.write(plain(f"{answer['id']}: {answer['verdict']}: {answer['reason']}") + "\n")
+    return 0
+
+
+def _place(ref: Any) -> str:
+    if not ref.file:
+        return ""
+    return f"  {ref.file}:{ref.line}" if ref.line else f"  {ref.file}"
+
+
+def _show(engine: Engine, answer: Answer, output: Format) -> None:
+    from mcdoctor.policy import batch
+
+    if output is not Format.TEXT:
+        body = batch.to_json(answer)
+        if output is Format.JSON:
+            body |= {
+                "hops": [
+                    {
+                        "at": point.label,
+                        "cluster": point.cluster,
+                        "direction": str(point.direction),
+                        "verdict": str(point.verdict),
+                        "why": point.why,
+                        "trace": [
+                            {
+                                "layer": s.layer,
+                                "text": s.text,
+                                "object": str(s.ref) if s.ref else None,
+                                "pointer": s.pointer,
+                            }
+                            for s in point.trace
+                        ],
+                    }
+                    for path in answer.paths
+                    for point in path.points
+                ],
+                "near": [{"object": str(n.ref), "pointer": n.pointer, "why": n.why} for n in answer.near],
+                "notes": list(answer.notes),
+            }
+        print(json.dumps(body, ensure_ascii=False, indent=2 if output is Format.JSON else None))
+        return
+    print(plain(f"{str(answer.verdict).upper()}: {answer.reason}"))
+    for path in answer.paths[:10]:
+        print(plain(f"{path.source} to {path.destination}" + (f" port {path.port}" if path.port else "")))
+        for point in path.points:
+            print(plain(f"{point.direction} at the {point.label} in cluster {point.cluster}: {point.verdict}"))
+            for deciding in point.by:
+                print("  " + plain(f"{deciding.effect} {deciding.ref} {deciding.pointer}{_place(deciding.ref)}"))
+    for miss in answer.near:
+        print(plain(f"nearly: {miss.ref} {miss.pointer}: {miss.why}"))
