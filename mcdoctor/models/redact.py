@@ -17,15 +17,16 @@ _PRIVATE_KEY = re.compile(
     r"-----BEGIN ([A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?)-----.*?(?:-----END \1-----|\Z)", re.DOTALL
 )
 _JWT = re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)?")
-_SCHEME = re.compile(r"\b(Bearer|Basic|Negotiate|Digest|token)(\s+)[A-Za-z0-9+/=._~-]{8,}", re.IGNORECASE)
-_URL_USER = re.compile(r"\b([a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s@\"']*@")
+# the word after it must look like a credential: `Basic authentication failed` is prose
+_SCHEME = re.compile(r"\b((?i:Bearer|Basic|Negotiate))(\s+)(?=\S*(?:[0-9=/+]|[a-z][A-Z]))[A-Za-z0-9+/=._~-]{8,}")
+_URL_USER = re.compile(r"\b([a-zA-Z][a-zA-Z0-9+.-]{0,20}://)[^/\s@\"']*@")
 _KNOWN_TOKEN = re.compile(
     r"\b(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,}|glpat-[A-Za-z0-9_-]{16,}|xox[abeoprs]-[A-Za-z0-9-]{10,}"
     r"|AKIA[0-9A-Z]{16}|ASIA[0-9A-Z]{16}|sk-[A-Za-z0-9_-]{20,}|AIza[A-Za-z0-9_-]{30,}|hv[sb]\.[A-Za-z0-9_-]{20,})"
 )
 _NAME = (
-    r"(?:[A-Za-z0-9_.-]*?(?:passw(?:or)?d|passphrase|secret|api[-_]?key|access[-_]?key|private[-_]?key|token|psk"
-    r"|credentials?|client[-_]?key[-_]?data)[A-Za-z0-9_-]*)"
+    r"(?:[A-Za-z0-9_.-]{0,64}?(?:passw(?:or)?d|passphrase|secret|api[-_]?key|access[-_]?key|private[-_]?key|token|psk"
+    r"|credentials?|client[-_]?key[-_]?data)[A-Za-z0-9_-]{0,64})"
 )
 _ASSIGNED = re.compile(rf"(?i)(?<![A-Za-z0-9])({_NAME})([\"']?\s*[=:]\s*)(\"[^\"]*\"|'[^']*'|[^\s,;&\"'}}\]]+)")
 _HEADER = re.compile(r"(?im)^(\s*(?:proxy-)?authorization|\s*(?:set-)?cookie|\s*x-api-key)(\s*:\s*)(.+)$")
