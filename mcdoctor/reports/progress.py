@@ -18,6 +18,7 @@ from mcdoctor.reports.words import MARKS, OUTCOMES, say
 
 if TYPE_CHECKING:
     from rich.status import Status
+    from rich.text import Text
 
 
 class Progress(AbstractContextManager["Progress"], Protocol):
@@ -120,12 +121,15 @@ class Moving:
             self._status.stop()
             self._status = None
 
-    def _text(self) -> str:
+    def _text(self) -> Text:
+        from rich.text import Text
+
         now = ", ".join(list(self._running)[:3]) or self._phase
         parts = [f"{say('running', self._language)} {now}" if self._running else now, f"✓ {self._ended}"]
         if self._suspected:
             parts.append(f"{say('so-far', self._language)}: {self._suspected}")
-        return line("  ".join(p for p in parts if p))
+        # as Text: a string would be read as markup
+        return Text(line("  ".join(p for p in parts if p)), no_wrap=True, overflow="ellipsis")
 
     def _show(self) -> None:
         if self._status is not None:

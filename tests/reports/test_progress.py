@@ -57,6 +57,7 @@ def test_a_moving_line_on_a_terminal(language: str, monkeypatch: pytest.MonkeyPa
         told.phase("reading \x1b]0;owned\x07objects")
         told.started("tcp-one")
         told.ended(ran("tcp-one", Passed()))
-        told.suspect("a firewall")
+        told.suspect("a [red]firewall[/nothing]")
+        told.phase("x")
     assert "owned" not in stream.getvalue()
     assert "\x1b[?25h" in stream.getvalue()  # the cursor is shown again
