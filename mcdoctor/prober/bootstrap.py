@@ -1,7 +1,8 @@
 """How the agent gets into a place that has only Python: a one-line program that reads the zip from its stdin.
 
 Nothing is written to disk where memfd_create works, so a read-only root file system is enough. The stream is one line
-`LENGTH ENCODING\\n` (`raw` or `b64`), that many bytes, and from then on the agent's own lines.
+`LENGTH ENCODING\\n` (`raw` or `b64`), that many bytes, and from then on the agent's own lines. When nobody sends it
+within 90 s, it ends: a container whose creator died before attaching must not stay (process 1 needs a handler for that).
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ from collections.abc import Sequence
 
 # kept short and free of quotes that shells would fight over; 3.11 is checked here since the agent's own code cannot be
 PROGRAM = """
-import sys,os
+import sys,os,signal
 if sys.version_info<(3,11): print("mcdoctor: Python 3.11 or newer is needed, this image has",sys.version.split()[0],flush=True); sys.exit(3)
+signal.signal(14,lambda *_:os._exit(3)); signal.alarm(90)
 r=sys.stdin.buffer
 h=r.readline().split()
 if len(h)!=2: print("mcdoctor: the prober was not sent",flush=True); sys.exit(3)
 n=int(h[0]); b=r.read(n)
 if len(b)<n: print("mcdoctor: the prober was cut short on its way:",len(b),"of",n,"bytes",flush=True); sys.exit(3)
+signal.alarm(0)
 if h[1]==b"b64":
     import base64; b=base64.b64decode(b)
 p=None
