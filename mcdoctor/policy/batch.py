@@ -8,9 +8,9 @@
     {"id", "verdict": "allowed|denied|conditional|unknown", "egress", "ingress",
      "deciding": [{"kind", "namespace", "name", "pointer", "direction", "effect"}], "reason"}
 
-`via` is a pod, address, node or Service in the form of an end, "ns/name", an address, or a kind of path ("flat",
-"globalnet", "clustermesh", "istio", "istio-ambient", "linkerd", "relay", "load-balancer"). A line that is no question is
-answered with `unknown` and the reason.
+`via` is a pod, address, node or Service in the form of an end, "ns/name", an address or a kind of path ("flat",
+"globalnet", "clustermesh", "istio", "istio-ambient", "linkerd", "relay", "load-balancer"). A line that is no
+question is answered with `unknown` and the reason.
 """
 
 from __future__ import annotations

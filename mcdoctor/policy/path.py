@@ -393,6 +393,9 @@ def _versions(question: Question, source: End, destination: End) -> tuple[int, .
     """0 = whatever address there is; 4 and 6 apart when both ends have both."""
     if question.icmp is not None:
         return (question.icmp.family,)
+    for asked in (question.source, question.destination):
+        if isinstance(asked, Address):
+            return (asked.ip.version,)
     if isinstance(source, Pod) and isinstance(destination, Pod):
         both = {ip.version for ip in source.ips} & {ip.version for ip in destination.ips}
         if len(both) > 1:
@@ -400,13 +403,6 @@ def _versions(question: Question, source: End, destination: End) -> tuple[int, .
         if both and (len(source.ips) > 1 or len(destination.ips) > 1):
             return tuple(both)
         return (0,)
-    for one, other in ((source, destination), (destination, source)):
-        if (
-            isinstance(one, Outside)
-            and isinstance(other, (Pod, Node))
-            and any(ip.version == one.ip.version for ip in other.ips)
-        ):
-            return (one.ip.version,)
     return (0,)
 
 
