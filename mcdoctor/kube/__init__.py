@@ -11,4 +11,23 @@ Reading::
     reader = ApiReader(api, "cluster-a")               # ports.ClusterReader; api.namespace is the context's namespace
     version = reader.check()                           # KubeConfigError when the server is dead or not one
     facts = reader.list("Service", "shop")             # never raises: KubeObject…, Listed | Absent | Blind
+
+Probing from the source pod (`vantage.choose` does the choice between ephemeral, pod, exec, local and none)::
+
+    from mcdoctor.kube import vantage
+    from mcdoctor.kube.agent import Agent, NoVantage
+    from mcdoctor.kube.ephemeral import Place
+
+    def talk(stream, vantage):     # the carrier is given here, since kube and prober do not know each other
+        return StreamProber(stream.reader, stream.writer, vantage).start(envelope(archive, binary=True))
+
+    agent = Agent(tuple(bootstrap.command()), talk)
+    place = Place(cluster="cluster-a", namespace="shop", pod="frontend-x", node="n1", captured=None)
+    plan = vantage.choose("auto", api, place, agent, image=..., local=None)   # creates nothing; never raises
+    plan.kind, plan.creates, plan.limits               # what it will be, sentences for the prompt, Blind facts
+    opened = plan.open()                               # NoVantage(blinds): why not
+    opened.prober, opened.limits
+    lines = opened.close()                             # idempotent, also after an interrupt; lines for the user
+
+`plan.open()` undoes itself when interrupted; after it has returned, the caller owns `close()`.
 """
