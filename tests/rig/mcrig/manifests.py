@@ -7,9 +7,8 @@ the ClusterIP of its own Service `backend`, which the routers carry to B's node:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-
-import yaml
 
 from mcrig import images
 from mcrig.cluster import SITES, Site
@@ -19,7 +18,8 @@ NAMESPACE = "demo"
 
 
 def dump(objects: Sequence[object]) -> str:
-    return yaml.safe_dump_all(objects, sort_keys=False)
+    """As JSON: YAML would read the label value `y` as a truth value."""
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
 
 
 def corefile(site: Site, stub_target: str | None = None) -> str:
