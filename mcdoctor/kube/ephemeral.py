@@ -43,7 +43,7 @@ _WEBSOCKETS = ("pods/attach", "pods/exec", "pods/portforward")
 RAW_LOST = "no raw sockets: ICMP answers are read from the kernel's error queue only, and no packet is crafted"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where to look from: a running pod of a cluster, and which proxy captures its traffic."""
 
