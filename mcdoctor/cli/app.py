@@ -88,9 +88,7 @@ Probe = Annotated[ProbeMode, typer.Option("--probe", help="where to send from", 
 Image = Annotated[str, typer.Option("--image", help="of the debug container, with Python 3.11", rich_help_panel=_HOW)]
 Both = Annotated[bool, typer.Option("--both", help="a debug container at DST too", rich_help_panel=_HOW)]
 Yes = Annotated[bool, typer.Option("-y", "--yes", help="create the debug container unasked", rich_help_panel=_HOW)]
-RequestText = Annotated[
-    str | None, typer.Option("--request", help="'GET /path' to send instead", rich_help_panel=_HOW)
-]
+RequestText = Annotated[str | None, typer.Option("--request", help="'GET /path' to send instead", rich_help_panel=_HOW)]
 Header = Annotated[list[str] | None, typer.Option("--header", help="'Name: value', repeatable", rich_help_panel=_HOW)]
 Deadline = Annotated[float, typer.Option("--deadline", help="seconds for all of it", min=1, rich_help_panel=_HOW)]
 Output = Annotated[Format, typer.Option("-o", "--output", help="of the report", rich_help_panel=_OUT)]
@@ -150,7 +148,8 @@ def diagnose(
 
     mcdoctor diagnose frontend backend --lab default      (no cluster needed)
 
-    Exit codes: 0 healthy or warnings only, 1 something wrong, 2 usage, 3 not settled, 4 mcdoctor failed, 130 interrupted.
+    Exit codes: 0 healthy or warnings only, 1 something wrong, 2 usage, 3 not settled, 4 mcdoctor failed,
+    130 interrupted.
     """
     from mcdoctor.cli.diagnose import Asked, diagnose_pair
 

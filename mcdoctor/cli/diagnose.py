@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mcdoctor.cli.errors import INTERRUPTED, NOT_SETTLED, USAGE, fail, say
-from mcdoctor.flow import Ambiguous, FlowError, FlowRequest, NotFound, TargetError, parse_target, resolve
+from mcdoctor.flow import Ambiguous, FlowError, NotFound, TargetError, resolve
 from mcdoctor.flow.gather import Unreachable
 from mcdoctor.models.ids import Severity, Symptom
 from mcdoctor.runner.bundle import Bundle, BundleError, ClusterEntry, read_bundle, write_bundle
@@ -104,9 +106,7 @@ def replay_bundle(asked: Asked) -> int:
         registry = load()
         for problem in registry.problems:
             say(f"warning: {problem}")
-        report = replay(
-            bundle, registry.checks, library(), request, complete=asked.complete, symptom=symptom_of(asked)
-        )
+        report = replay(bundle, registry.checks, library(), request, complete=asked.complete, symptom=symptom_of(asked))
         return finish(report, asked)
 
 
@@ -181,9 +181,7 @@ def options_of(asked: Asked) -> Options:
         if not colon or not name.strip() or any(c in header for c in "\r\n"):
             fail(f"--header {name!r}: expected 'Name: value'")
         headers.append((name.strip(), value.strip()))
-    return Options(
-        symptom=symptom_of(asked), request_method=method, request_path=path, request_headers=tuple(headers)
-    )
+    return Options(symptom=symptom_of(asked), request_method=method, request_path=path, request_headers=tuple(headers))
 
 
 def session(asked: Asked) -> Session:
@@ -253,7 +251,9 @@ def keep(path: str, opened: Session, report: Report) -> None:
         "toNamespace": asked.to_namespace,
         "port": asked.port,
     }
-    clusters = [ClusterEntry(name=asked.source_cluster, context=opened.contexts.get(asked.source_cluster), role="source")]
+    clusters = [
+        ClusterEntry(name=asked.source_cluster, context=opened.contexts.get(asked.source_cluster), role="source")
+    ]
     if asked.destination_cluster and asked.destination_cluster != asked.source_cluster:
         name = asked.destination_cluster
         clusters.append(ClusterEntry(name=name, context=opened.contexts.get(name), role="destination"))
@@ -273,43 +273,28 @@ def finish(report: Report, asked: Asked) -> int:
     from mcdoctor.diagnosis import exit_code
     from mcdoctor.reports import render
 
-    def produce(width: int | None, color: bool | None) -> str:
-        return render(
-            report,
-            asked.output,
-            asked.language,
-            library=library(),
-            width=width,
-            color=color,
-            verbose=asked.verbose,
-        )
-
-    _emit(produce, asked)
+    terminal = not asked.out and sys.stdout.isatty()
+    text = render(
+        report,
+        asked.output,
+        asked.language,
+        library=library(),
+        width=max(60, shutil.get_terminal_size((80, 24)).columns) if terminal else 80,
+        color=terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb",
+        verbose=asked.verbose,
+    )
+    _emit(text, asked)
     if report.interrupted:
         return INTERRUPTED
     return exit_code(report, Severity(asked.fail_on))
 
 
-def _emit(produce: Callable[[int | None, bool | None], str], asked: Asked) -> None:
+def _emit(text: str, asked: Asked) -> None:
     if asked.out:
         try:
-            Path(asked.out).write_text(produce(None, False), "utf-8")
+            Path(asked.out).write_text(text, "utf-8")
         except OSError as error:
             fail(f"{asked.out}: {error.strerror}")
         return
-    text = produce(None, None)
     sys.stdout.write(text if text.endswith("\n") else text + "\n")
     sys.stdout.flush()
-
-
-def request_live(asked: Asked, source_cluster: str, destination_cluster: str | None) -> FlowRequest:
-    """The flow request of a command line, with clusters by name."""
-    return FlowRequest(
-        source=parse_target(asked.source),
-        destination=parse_target(asked.destination),
-        source_cluster=source_cluster,
-        destination_cluster=destination_cluster,
-        namespace=asked.namespace,
-        to_namespace=asked.to_namespace,
-        port=asked.port,
-    )

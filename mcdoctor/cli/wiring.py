@@ -20,6 +20,7 @@ from mcdoctor.ports import ClusterReader, Prober
 
 if TYPE_CHECKING:
     from mcdoctor.cli.diagnose import Asked
+    from mcdoctor.kube.agent import Agent
     from mcdoctor.kube.config import Contexts
     from mcdoctor.kube.reader import ApiReader
 
@@ -80,17 +81,16 @@ class Session:
 
 def lab_session(asked: Asked) -> Session:
     """The scenario running in namespaces; where they are forbidden, its shipped recording and a line that says so."""
-    from mcdoctor.lab.scenarios import scenario_path
+    from mcdoctor.lab import available, folder
     from mcdoctor.runner.bundle import read_bundle
     from mcdoctor.runner.replay import request_of
 
     name = asked.lab or "default"
     try:
-        folder = scenario_path(name)
-    except KeyError as error:
+        place = folder(name)
+    except LookupError as error:
         fail(str(error.args[0]), USAGE, "See them all: mcdoctor lab list")
-    bundle = read_bundle(folder)
-    source, destination = parse_target(asked.source), parse_target(asked.destination)
+    bundle = read_bundle(place)
     request = request_of(
         bundle,
         asked.source,
@@ -99,29 +99,25 @@ def lab_session(asked: Asked) -> Session:
         to_namespace=asked.to_namespace,
         port=asked.port,
     )
-    del source, destination
-    from mcdoctor.lab import available
-
     reason = "--probe none" if asked.probe == "none" else available()
     recorded = tuple(f for f in bundle.facts if type(f).KIND not in ("object", "endpoint_answer"))
     if reason is not None and asked.probe != "none":
         say(f"Network namespaces cannot be used here ({reason}): this is the recording of the scenario {name}.")
-        session = Session(
+        return Session(
             request=request,
             facts=bundle.facts,
-            opener=lambda s, _flow: None,
+            opener=lambda _session, _flow: None,
             means=f"recording of lab {name}",
             complete=("*",),
             why_no_prober="this is a recording",
         )
-        return session
     objects = tuple(f for f in bundle.facts if f not in recorded)
     return Session(
-        request=request, facts=objects, opener=_open_lab(folder, name, reason), means=f"lab {name}", complete=("*",)
+        request=request, facts=objects, opener=_open_lab(place, reason), means=f"lab {name}", complete=("*",)
     )
 
 
-def _open_lab(folder: Path, name: str, why_not: str | None) -> Opener:
+def _open_lab(folder: Path, why_not: str | None) -> Opener:
     def open_prober(session: Session, flow: Flow) -> Prober | None:
         if why_not is not None:
             session.why_no_prober = f"nothing was sent: {why_not}"
@@ -160,9 +156,12 @@ def live_session(asked: Asked) -> Session:
         here = _reader(asked, known, source.context or asked.context, deadline)
         other = destination.context or asked.to_context
         there = _reader(asked, known, other, deadline) if other else None
+    except KubeConfigError as error:
+        fail(str(error), USAGE)
+    try:
         here.check()
     except KubeConfigError as error:
-        fail(str(error), NOT_SETTLED if error.unreachable else USAGE)
+        fail(str(error), NOT_SETTLED)
     namespace = asked.namespace or (here.api.namespace if _says_namespace(known, here.cluster) else None)
     request = FlowRequest(
         source=source,
@@ -250,7 +249,9 @@ def _conclude_destination(
     here = known.named(request.source_cluster)
     seen = Facts(facts)
     words = peers.names_in_source(seen, request.source_cluster, request.destination)
-    namespaces = tuple(dict.fromkeys(o.namespace for o in seen.objects(kinds.SERVICE) if o.name == request.destination.name))
+    namespaces = tuple(
+        dict.fromkeys(o.namespace for o in seen.objects(kinds.SERVICE) if o.name == request.destination.name)
+    )
     candidates: list[tuple[str, list[str]]] = []
     for context in known.all:
         if context.name == here.name or (context.server and context.server == here.server):
@@ -281,13 +282,17 @@ def _conclude_destination(
     if len(certain) == 1:
         name, reasons = certain[0]
         if not asked.quiet:
-            say(f"The destination's cluster is taken to be context {name}: {'; '.join(reasons)}. (--to-context says otherwise)")
+            say(
+                f"The destination's cluster is taken to be context {name}: {'; '.join(reasons)}. (--to-context says otherwise)"
+            )
         readers = {**readers, name: _reader(asked, known, name, deadline)}
         request = dataclasses.replace(request, destination_cluster=name)
         return request, gather(readers, request), readers
     if candidates and not asked.quiet:
         names = ", ".join(name for name, _ in candidates)
-        say(f"Which cluster the destination is in is not certain ({names}?): only {here.name} is read. Say --to-context.")
+        say(
+            f"Which cluster the destination is in is not certain ({names}?): only {here.name} is read. Say --to-context."
+        )
     return request, facts, readers
 
 
@@ -298,7 +303,78 @@ _MOST_CONTEXTS = 6
 def _open_live(asked: Asked, reader: ApiReader) -> Opener:
     def open_prober(session: Session, flow: Flow) -> Prober | None:
         from mcdoctor.kube import vantage
+        from mcdoctor.kube.agent import NoVantage
+        from mcdoctor.kube.ephemeral import Place
+        from mcdoctor.models.vantage import Vantage
+        from mcdoctor.prober.local import LocalProber
 
-        raise NotImplementedError(vantage, asked, reader, session, flow, sys.stdin.isatty())
+        if asked.probe == "none":
+            session.why_no_prober = "--probe none: nothing was sent"
+            return None
+        pod = flow.source_pod
+        if pod is None:
+            session.why_no_prober = f"{flow.source} has no running pod to send from"
+            return None
+        here = Vantage(cluster=pod.cluster, namespace=pod.namespace, pod=pod.name, captured=pod.proxy)
+        plan = vantage.choose(
+            asked.probe,  # type: ignore[arg-type]  # the parser admits these words only
+            reader.api,
+            Place(cluster=pod.cluster, namespace=pod.namespace, pod=pod.name, node=pod.node, captured=pod.proxy),
+            agent(asked.deadline),
+            image=asked.image,
+            local=lambda: LocalProber(here),
+        )
+        if plan.creates and not _agreed(plan.creates, asked):
+            session.why_no_prober = "nothing was created: the answer was no (use --yes, or --probe none)"
+            return None
+        try:
+            opened = plan.open()
+        except NoVantage as failure:
+            session.extra.extend(failure.blinds)
+            session.why_no_prober = str(failure) or "there is no place to send from"
+            return None
+        session.extra.extend(opened.limits)
+
+        def close() -> None:
+            for line in opened.close():
+                say(line)
+
+        session.closers.append(close)
+        return opened.prober
 
     return open_prober
+
+
+def agent(deadline: float) -> Agent:
+    """The travelling prober as the kube adapter takes it."""
+    from mcdoctor.kube.agent import Agent
+    from mcdoctor.kube.streams import ProcessStream
+    from mcdoctor.models.vantage import Vantage
+    from mcdoctor.prober.archive import archive
+    from mcdoctor.prober.bootstrap import command, envelope
+    from mcdoctor.prober.client import ProberLost, StreamProber
+
+    def talk(stream: ProcessStream, vantage: Vantage) -> Prober:
+        prober = StreamProber(stream.reader, stream.writer, vantage)
+        try:
+            return prober.start(envelope(archive()), deadline=deadline + _SPARE)
+        except ProberLost as error:
+            raise OSError(str(error)) from None
+
+    return Agent(command=tuple(command()), talk=talk)
+
+
+def _agreed(creates: tuple[str, ...], asked: Asked) -> bool:
+    """Says what will be created; asks once on a terminal, wants --yes elsewhere."""
+    for sentence in creates:
+        say(sentence)
+    if asked.yes:
+        return True
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        say("Without a terminal this needs --yes.")
+        return False
+    print("Go on? [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+_SPARE = 30.0

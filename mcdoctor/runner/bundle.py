@@ -136,14 +136,14 @@ def _unpack(archive: tarfile.TarFile, folder: Path) -> None:
     for count, member in enumerate(archive):
         name = PurePosixPath(member.name)
         if name.is_absolute() or ".." in name.parts:
-            raise BundleError(f"{archive.name}: member {member.name!r} would leave the folder; refused")
+            raise BundleError(f"{archive.name!s}: member {member.name!r} would leave the folder; refused")
         if member.issym() or member.islnk():
-            raise BundleError(f"{archive.name}: member {member.name!r} is a link; refused")
+            raise BundleError(f"{archive.name!s}: member {member.name!r} is a link; refused")
         if not member.isfile():
             continue
         total += member.size
         if total > _LARGEST or count > _MOST_MEMBERS:
-            raise BundleError(f"{archive.name} holds more than {_LARGEST >> 20} MiB or {_MOST_MEMBERS} files; refused")
+            raise BundleError(f"{archive.name!s} holds more than {_LARGEST >> 20} MiB or {_MOST_MEMBERS} files; refused")
         target = folder.joinpath(*name.parts)
         target.parent.mkdir(parents=True, exist_ok=True)
         content = archive.extractfile(member)

@@ -67,13 +67,13 @@ class Run:
         """Runs all probes, judges, diagnoses, tries the proofs, and reports."""
         ordinary = [c for c in self.checks if not c.proves]
         for level in levels(ordinary):
-            self._probe(level)
+            if self._probe(level):
+                self.watch(Event(check=None, state="provisional", report=self.report()))
         report = self.report()
         if self.world.prober is not None and not self.world.stopped.is_set():
             wanted = {d.cause.id for d in report.diagnoses}
             proofs = tuple(c for c in self.checks if c.proves and wanted & set(c.proves))
             if proofs:
-                self.watch(Event(check=None, state="provisional", report=report))
                 self._probe(proofs)
                 report = self.report()
         return report
@@ -95,18 +95,18 @@ class Run:
             symptom=self.world.options.symptom,
         )
 
-    def _probe(self, level: Sequence[Check]) -> None:
-        """Runs the probes of one level side by side; what one owes and does not give becomes Blind."""
+    def _probe(self, level: Sequence[Check]) -> bool:
+        """Runs the probes of one level side by side; what one owes and does not give becomes Blind. True: some ran."""
         seen = Facts(self.facts, self.world.flow, self.complete)
         world = dataclasses.replace(self.world, facts=seen)
         probing = [c for c in level if c.probe is not None]
         if not probing:
-            return
+            return False
         if self.world.prober is None:
             reason = self.why_no_prober or "nothing was sent: this run has no prober"
             for check in probing:
                 self.facts.extend(self._owed(check, seen, reason))
-            return
+            return False
         pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="probe")
         try:
             running: dict[Future[tuple[tuple[Fact, ...], float]], Check] = {}
@@ -132,6 +132,7 @@ class Run:
                 self.facts.extend(self._owed(check, seen, "the run was stopped before this was seen"))
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+        return True
 
     def _owed(self, check: Check, seen: Facts, reason: str) -> list[Fact]:
         vantage = self.world.prober.vantage if self.world.prober else Vantage()
