@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Literal, assert_never, get_args
+import os
+import shutil
+import sys
 
 from mcdoctor.models.playbook import Language, Library
 from mcdoctor.models.report import Report
 
-Format = Literal["text", "json", "yaml", "markdown"]
-FORMATS: tuple[str, ...] = get_args(Format)
+FORMATS = ("text", "json", "yaml", "markdown")
 
 
 def render(
     report: Report,
-    format: Format = "text",
+    format: str = "text",
     language: Language = "en",
     *,
     library: Library | None = None,
-    color: bool = False,
-    width: int = 80,
+    color: bool | None = None,
+    width: int | None = None,
     verbose: bool = False,
 ) -> str:
-    """The report as text of the format; `color`, `width` and `verbose` (the facts too) matter to people's formats."""
+    """The report as text of the format; raises ValueError for a format that is none of FORMATS.
+
+    `width` and `color` matter to the format text; None: those of the terminal that stdout is, plain 80 columns where
+    it is none. `verbose`: the facts too.
+    """
     if library is None:
         from mcdoctor_playbooks import load
 
@@ -30,7 +35,9 @@ def render(
         case "text":
             from mcdoctor.reports import text
 
-            return text.render(report, library, language, color=color, width=width, verbose=verbose)
+            columns = _columns() if width is None else width
+            colored = _colored() if color is None else color
+            return text.render(report, library, language, color=colored, width=columns, verbose=verbose)
         case "markdown":
             from mcdoctor.reports import markdown
 
@@ -44,4 +51,16 @@ def render(
 
             return yaml.render(report, library, language)
         case _:
-            assert_never(format)
+            raise ValueError(f"{format!r} is none of {', '.join(FORMATS)}")
+
+
+def _columns() -> int:
+    """Of the terminal; wider than 120 columns is hard to read."""
+    if not sys.stdout.isatty() and "COLUMNS" not in os.environ:
+        return 80
+    return min(max(shutil.get_terminal_size((80, 24)).columns, 80), 120)
+
+
+def _colored() -> bool:
+    """On a terminal, unless NO_COLOR is set to anything (https://no-color.org) or the terminal is dumb."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

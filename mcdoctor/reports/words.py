@@ -169,8 +169,8 @@ WORDS: Mapping[str, Text] = {
     "answered-by": _t("answered by {who}", "{who}가 응답"),
     # progress
     "running": _t("checking", "점검 중"),
+    "late": _t("{check} did not end in time", "{check}이(가) 제한 시간 안에 끝나지 않았습니다"),
     "so-far": _t("so far", "현재까지"),
-    "wrote": _t("written to {file}", "{file}에 기록했습니다"),
 }
 
 

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+from dataclasses import dataclass
 
 import pytest
 
-from mcdoctor.models.ids import Hop
-from mcdoctor.models.outcome import Failed, Finding, Outcome, Passed, Skipped, Unknown
-from mcdoctor.models.report import Ran
-from mcdoctor.reports.progress import progress
+from mcdoctor.check import Check
+from mcdoctor.models.outcome import Passed
+from mcdoctor.models.report import Report
+from mcdoctor.reports.progress import Progress
+
+CHECK = Check(id="tcp-one", title="one", judge=lambda _facts: Passed())
+
+
+@dataclass(frozen=True)
+class Event:
+    check: Check | None
+    state: str
+    report: Report | None = None
 
 
 class Terminal(io.StringIO):
@@ -17,47 +28,40 @@ class Terminal(io.StringIO):
         return True
 
 
-def ran(name: str, outcome: Outcome) -> Ran:
-    return Ran(id=name, title=name, outcome=outcome)
-
-
-def tell(stream: io.StringIO, **kw: bool) -> str:
-    with progress(stream, "en", **kw) as told:
-        told.phase("reading \x1b[2Jobjects")
-        told.started("dns-one")
-        told.ended(ran("dns-one", Passed()))
-        told.started("tcp-one")
-        told.ended(ran("tcp-one", Failed((Finding(id="a-b", hop=Hop.NETWORK, subject="x"),))))
-        told.ended(ran("mtu-one", Unknown("blind")))
-        told.ended(ran("tls-one", Skipped("why")))
-        told.suspect("a firewall")
-        told.suspect("a firewall")
+def tell(stream: io.StringIO, report: Report, *, quiet: bool = False, language: str = "en") -> str:
+    with Progress(language=language, quiet=quiet, stream=stream) as told:
+        told.tell(Event(CHECK, "started"))
+        told.tell(Event(CHECK, "probed"))
+        told.tell(Event(CHECK, "started"))
+        told.tell(Event(CHECK, "late"))
+        told.tell(Event(None, "provisional", report))
     return stream.getvalue()
 
 
-def test_quiet_is_silent() -> None:
-    assert tell(io.StringIO(), quiet=True) == ""
-    assert tell(Terminal(), quiet=True) == ""
+def test_quiet_is_silent(samples: dict[str, Report]) -> None:
+    assert tell(io.StringIO(), samples["black-hole"], quiet=True) == ""
+    assert tell(Terminal(), samples["black-hole"], quiet=True) == ""
 
 
-def test_plain_lines_where_there_is_no_terminal() -> None:
-    assert tell(io.StringIO()).splitlines() == [
-        "reading objects",
-        "✗ tcp-one: failed",
-        "? mtu-one: unknown",
-        "so far: a firewall",
-    ]
+def test_plain_lines_where_there_is_no_terminal(samples: dict[str, Report]) -> None:
+    late, suspected = tell(io.StringIO(), samples["black-hole"]).splitlines()
+    assert late == "tcp-one did not end in time"
+    assert suspected == (
+        "so far: Packets over 1400 bytes vanish between cluster-a and cluster-b and nobody tells the sender."
+    )
+
+
+def test_nothing_is_suspected_without_a_diagnosis(samples: dict[str, Report]) -> None:
+    assert tell(io.StringIO(), samples["healthy"]).splitlines() == ["tcp-one did not end in time"]
 
 
 @pytest.mark.parametrize("language", ["en", "ko"])
-def test_a_moving_line_on_a_terminal(language: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_moving_line_on_a_terminal(
+    language: str, samples: dict[str, Report], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TERM", "xterm")
-    stream = Terminal()
-    with progress(stream, language) as told:
-        told.phase("reading \x1b]0;owned\x07objects")
-        told.started("tcp-one")
-        told.ended(ran("tcp-one", Passed()))
-        told.suspect("a [red]firewall[/nothing]")
-        told.phase("x")
-    assert "owned" not in stream.getvalue()
-    assert "\x1b[?25h" in stream.getvalue()  # the cursor is shown again
+    hostile = dataclasses.replace(samples["hostile"], diagnoses=samples["hostile"].diagnoses)
+    shown = tell(Terminal(), hostile, language=language)
+    assert "owned" not in shown
+    assert "\x1b[2J" not in shown
+    assert "\x1b[?25h" in shown  # the cursor is shown again

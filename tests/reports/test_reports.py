@@ -34,7 +34,7 @@ SUFFIX = {"text": "txt", "markdown": "md", "json": "json"}
 )
 def test_golden(name: str, format: str, language: str, samples: dict[str, Report], library: Library) -> None:
     """MCDOCTOR_GOLDEN=write writes them anew: then read the difference."""
-    printed = render(samples[name], format, language, library=library, width=80)  # type: ignore[arg-type]
+    printed = render(samples[name], format, language, library=library, width=80)
     file = GOLDEN / f"{name}.{language}.{SUFFIX[format]}"
     if os.environ.get("MCDOCTOR_GOLDEN") == "write":
         GOLDEN.mkdir(exist_ok=True)
@@ -66,7 +66,7 @@ def test_yaml_and_json_say_the_same(name: str, samples: dict[str, Report], libra
 def test_nothing_hidden_reaches_the_reader(
     format: str, language: str, samples: dict[str, Report], library: Library
 ) -> None:
-    printed = render(samples["hostile"], format, language, library=library, verbose=True)  # type: ignore[arg-type]
+    printed = render(samples["hostile"], format, language, library=library, verbose=True)
     hidden = [c for c in printed if unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp", "Cs") and c != "\n"]
     assert hidden == []
     if format in ("text", "markdown"):
@@ -216,3 +216,50 @@ class TestClean:
         escaped = clean.escape_json(raw)
         assert json.loads(escaped) == json.loads(raw)
         assert not [c for c in escaped if unicodedata.category(c) in ("Cc", "Zl", "Zp", "Cs")]
+
+
+class TestTerminal:
+    @pytest.mark.parametrize(
+        ("terminal", "environment", "colored"),
+        [
+            (True, {}, True),
+            (True, {"NO_COLOR": "1"}, False),
+            (True, {"NO_COLOR": ""}, True),
+            (True, {"TERM": "dumb"}, False),
+            (False, {}, False),
+        ],
+    )
+    def test_colour(
+        self,
+        terminal: bool,
+        environment: dict[str, str],
+        colored: bool,
+        samples: dict[str, Report],
+        library: Library,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.delenv("NO_COLOR", raising=False)
+        monkeypatch.setenv("TERM", "xterm")
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
+        assert ("\x1b[" in render(samples["healthy"], library=library)) == colored
+
+    @pytest.mark.parametrize(("columns", "widest"), [("20", 80), ("100", 100), ("300", 120)])
+    def test_width(
+        self, columns: str, widest: int, samples: dict[str, Report], library: Library, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("COLUMNS", columns)
+        printed = render(samples["black-hole"], library=library)
+        assert max(cell_len(row) for row in printed.splitlines() if not row.lstrip().startswith("$")) == widest
+
+    def test_eighty_columns_into_a_pipe(
+        self, samples: dict[str, Report], library: Library, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("COLUMNS", raising=False)
+        monkeypatch.setattr("sys.stdout.isatty", lambda: False)
+        assert render(samples["healthy"], library=library) == render(samples["healthy"], library=library, width=80)
+
+    def test_an_unknown_format(self, samples: dict[str, Report], library: Library) -> None:
+        with pytest.raises(ValueError, match="'html' is none of text, json, yaml, markdown"):
+            render(samples["healthy"], "html", library=library)
