@@ -119,6 +119,8 @@ WORDS: Mapping[str, Text] = {
     "root-cause": _t("Root cause", "근본 원인"),
     "likely-cause": _t("Most likely cause", "가장 유력한 원인"),
     "evidence": _t("Evidence", "근거"),
+    "evidence-any": _t("Evidence, any of", "근거(하나 이상)"),
+    "ruled-out": _t("Ruled out by", "배제 조건"),
     "proof": _t("Proof", "증명"),
     "explains": _t("Explains also", "함께 설명되는 현상"),
     "against": _t("Against it", "반대 근거"),
