@@ -60,7 +60,7 @@ class Lab:
         if "hosts" not in answer:
             _end(process)
             raise LabFailed(answer.get("error", "the lab did not start"))
-        running = RunningLab(name=Path(self.folder).name, spec=spec, hosts=answer["hosts"], pid=process.pid)
+        running = RunningLab(folder=Path(self.folder).resolve(), spec=spec, hosts=answer["hosts"], pid=process.pid)
         running._process = None if detached else process
         if detached:
             if process.stdout is not None:
@@ -73,11 +73,15 @@ class Lab:
 class RunningLab:
     """A lab that runs. `hosts`: name of a host in lab.yaml → pid of its process."""
 
-    name: str
+    folder: Path
     spec: LabSpec
     hosts: Mapping[str, int]
     pid: int
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
 
     @property
     def clusters(self) -> tuple[str, ...]:
@@ -135,20 +139,19 @@ class RunningLab:
     def save(self, path: Path) -> None:
         """Writes what `found` needs."""
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        state = {"name": self.name, "pid": self.pid, "hosts": dict(self.hosts)}
+        state = {"folder": str(self.folder), "pid": self.pid, "hosts": dict(self.hosts)}
         path.write_text(json.dumps(state), encoding="utf-8")
 
 
-def found(path: Path, folder_of: Mapping[str, Path]) -> RunningLab | None:
+def found(path: Path) -> RunningLab | None:
     """The detached lab whose state is in a file; None when there is none or it ended."""
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
-        name, pid, hosts = str(state["name"]), int(state["pid"]), dict(state["hosts"])
+        folder, pid, hosts = Path(state["folder"]), int(state["pid"]), dict(state["hosts"])
+        spec = load(folder / "lab.yaml")
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if name not in folder_of or not _is_supervisor(pid):
-        return None
-    return RunningLab(name=name, spec=load(folder_of[name] / "lab.yaml"), hosts=hosts, pid=pid)
+    return RunningLab(folder=folder, spec=spec, hosts=hosts, pid=pid) if _is_supervisor(pid) else None
 
 
 def _import_path() -> str:

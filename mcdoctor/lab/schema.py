@@ -469,14 +469,19 @@ def _host(name: str, host: Host, lab: LabSpec) -> Iterator[tuple[tuple[str | int
         yield (*where, "mtu"), f"expected 576 to 9000 bytes, found {host.mtu}"
     if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?", name):
         yield where, f"{name!r} is not a host name"
-    listening: tuple[tuple[str, tuple[HttpServer | TcpServer | DnsServer, ...]], ...]
-    listening = (("http", host.http), ("tcp", host.tcp), ("dns", host.dns))
-    for key, servers in listening:
-        for i, server in enumerate(servers):
-            if not 1 <= server.port <= 65535:
-                yield (*where, key, i, "port"), f"expected 1 to 65535, found {server.port}"
-            if not _ipv4(server.bind):
-                yield (*where, key, i, "bind"), f"expected an IPv4 address, found {server.bind!r}"
+    listening = [
+        *((("http", i), s.port, s.bind) for i, s in enumerate(host.http)),
+        *((("tcp", i), s.port, s.bind) for i, s in enumerate(host.tcp)),
+        *((("dns", i), s.port, s.bind) for i, s in enumerate(host.dns)),
+    ]
+    for key, port, bind in listening:
+        if not 1 <= port <= 65535:
+            yield (*where, *key, "port"), f"expected 1 to 65535, found {port}"
+        if not _ipv4(bind):
+            yield (*where, *key, "bind"), f"expected an IPv4 address, found {bind!r}"
+    for i, web in enumerate(host.http):
+        if web.tls is not None and not web.tls.names:
+            yield (*where, "http", i, "tls", "names"), "expected at least one name"
     for i, dns in enumerate(host.dns):
         for record, values in dns.records.items():
             for j, value in enumerate(values):
