@@ -13,7 +13,11 @@ from typing import Annotated
 import typer
 
 from mcdoctor import __version__
+from mcdoctor.cli import cleanup as cleanup_command
 from mcdoctor.cli import explain as explain_command
+from mcdoctor.cli import rbac as rbac_command
+from mcdoctor.cli import lab as lab_command
+from mcdoctor.cli import policy as policy_command
 from mcdoctor.cli.errors import FAILED, INTERRUPTED, CommandError, plain
 
 app = typer.Typer(
@@ -292,6 +296,10 @@ def version() -> None:
 
 
 explain_command.register(app)
+rbac_command.register(app)
+cleanup_command.register(app)
+app.add_typer(lab_command.app, name="lab", rich_help_panel="Find the cause")
+app.add_typer(policy_command.app, name="policy", rich_help_panel="Find the cause")
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> None:
