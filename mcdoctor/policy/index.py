@@ -10,20 +10,26 @@ Label keys that no policy object mentions anywhere in its text are left out of t
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from mcdoctor.policy.addresses import Block, cut, parse_block
 from mcdoctor.policy.selectors import DOES_NOT_EXIST, EXISTS, IN, Requirement, Selector, holds
 from mcdoctor.policy.world import METADATA_NAME, ContainerPort, Labels, Mesh, Namespace, Pod, World
 
 _TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
+_CIDR = re.compile(r"[0-9A-Fa-f:.]+/[0-9]{1,3}\Z")
 _SOURCES = ("k8s.", "any.")  # Cilium also writes `k8s.app` for `k8s:app`
 
 
-def mentioned(objects: Iterable[Mapping[str, Any]]) -> set[str]:
-    """Every word of these objects that could be a label key."""
-    words: set[str] = set()
+# A smallest change selects by these even where no policy did so far.
+_IDENTITY = ("app", "app.kubernetes.io/name", "app.kubernetes.io/component", "app.kubernetes.io/instance", "k8s-app")
+
+
+def texts_of(objects: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Every string in these objects, keys of maps included."""
     strings: set[str] = set()
     pending: list[Any] = list(objects)
     while pending:
@@ -36,6 +42,12 @@ def mentioned(objects: Iterable[Mapping[str, Any]]) -> set[str]:
             pending.extend(value)
         elif kind is str:
             strings.add(value)
+    return strings
+
+
+def mentioned(strings: Iterable[str]) -> set[str]:
+    """Every word of these strings that could be a label key."""
+    words: set[str] = set()
     for string in strings:
         for word in _TOKEN.findall(string):
             words.add(word)
@@ -44,7 +56,8 @@ def mentioned(objects: Iterable[Mapping[str, Any]]) -> set[str]:
     return words
 
 
-_Key: TypeAlias = tuple[tuple[tuple[str, str], ...], tuple[ContainerPort, ...], bool, str, frozenset[Mesh]]
+_Cells: TypeAlias = tuple[tuple[int, int], ...]
+_Key: TypeAlias = tuple[tuple[tuple[str, str], ...], tuple[ContainerPort, ...], bool, str, frozenset[Mesh], _Cells]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,6 +72,8 @@ class PodClass:
     service_account: str
     mesh: frozenset[Mesh]
     pods: tuple[Pod, ...]
+    cells: tuple[tuple[int, int], ...]
+    """Where their addresses lie among the blocks that policies name: (IP version, number of the range)."""
 
 
 @dataclass(slots=True, eq=False)
@@ -115,7 +130,10 @@ class Index:
     def __init__(self, world: World, policies: Iterable[Mapping[str, Any]]) -> None:
         """`policies`: the raw objects that select pods, of all clusters and families."""
         self.world = world
-        self.interest = mentioned(policies)
+        strings = texts_of(policies)
+        self.interest = mentioned(strings) | set(_IDENTITY)
+        blocks = [block for block in map(_block, strings) if block is not None]
+        self.atoms = {version: cut(version, blocks) for version in (4, 6)}
         self.classes: list[PodClass] = []
         self.class_of: dict[Pod, int] = {}
         self.rooms: dict[tuple[str, str], Room] = {}
@@ -126,10 +144,12 @@ class Index:
         self._namespace_bits: dict[tuple[str, Selector], Chosen] = {}
         self._pod_bits: dict[tuple[str, Selector], int] = {}
         self._host_network: list[int] = []
+        self._in_cell: dict[tuple[int, int], list[int]] = {}
         self._build()
 
     def _build(self) -> None:
         interest = self.interest
+        starts = {version: atoms.starts for version, atoms in self.atoms.items()}
         for cluster in self.world.clusters.values():
             start = len(self.classes)
             by_namespace: dict[str, dict[_Key, list[Pod]]] = {name: {} for name in sorted(cluster.namespaces)}
@@ -137,7 +157,8 @@ class Index:
                 kept = [item for item in pod.labels.items() if item[0] in interest]
                 if len(kept) > 1:
                     kept.sort()
-                key = (tuple(kept), pod.ports, pod.host_network, pod.service_account, pod.mesh)
+                cells = tuple([(ip.version, bisect_right(starts[ip.version], ip.value) - 1) for ip in pod.ips])
+                key = (tuple(kept), pod.ports, pod.host_network, pod.service_account, pod.mesh, cells)
                 by_namespace[pod.namespace].setdefault(key, []).append(pod)
             for name, groups in by_namespace.items():
                 room = Room(cluster.namespaces[name], len(self.classes), len(groups))
@@ -157,6 +178,7 @@ class Index:
                             first.service_account,
                             first.mesh,
                             tuple(pods),
+                            key[5],
                         )
                     )
                     for pod in pods:
@@ -164,6 +186,8 @@ class Index:
                     if first.host_network:
                         room.host_network |= bit
                         self._host_network.append(number)
+                    for cell in key[5]:
+                        self._in_cell.setdefault(cell, []).append(number)
                     for item in labels.items():
                         room.labels[item] = room.labels.get(item, 0) | bit
                         room.keys[item[0]] = room.keys.get(item[0], 0) | bit
@@ -204,6 +228,26 @@ class Index:
     def has(self, key: str) -> int:
         return self._remembered(key, self._having.get(key, ()))
 
+    def within(self, block: Block) -> int:
+        """Classes with an address in a block that some policy names (so that no class lies across its edge)."""
+        found = self._bits.get(block)
+        if found is None:
+            ranges = self.atoms[block.version].within(block)
+            cells = [cell for cell in self._in_cell if cell[0] == block.version and cell[1] in ranges]
+            found = self._remembered(block, (number for cell in cells for number in self._in_cell[cell]))
+        return found
+
+    def with_port(self, name: str, protocol: str, port: int) -> int:
+        """Classes whose pods have a container port of this name, protocol and number."""
+        key = ("port", name, protocol, port)
+        found = self._bits.get(key)
+        if found is None:
+            numbers = (
+                c.number for c in self.classes if any(p.port == port for p in c.pods[0].named_ports(name, protocol))
+            )
+            found = self._remembered(key, numbers)
+        return found
+
     def host_network(self) -> int:
         return self._remembered(("host network",), self._host_network)
 
@@ -242,6 +286,15 @@ class Index:
             )
             self._namespace_bits[cluster, selector] = found
         return found
+
+
+def _block(text: str) -> Block | None:
+    if not _CIDR.match(text):
+        return None
+    try:
+        return parse_block(text)
+    except ValueError:
+        return None
 
 
 def namespace_matches(selector: Selector, namespace: Namespace) -> bool | None:

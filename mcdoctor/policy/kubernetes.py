@@ -13,13 +13,13 @@ public:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from mcdoctor.policy.addresses import Block, parse_block
 from mcdoctor.policy.family import Compiled, Family
 from mcdoctor.policy.fields import Field, Refused
-from mcdoctor.policy.index import Index
+from mcdoctor.policy.index import Chosen, Index
 from mcdoctor.policy.ports import TRANSPORTS, NamedPort, PortRange, port_name_error
 from mcdoctor.policy.question import Packet
 from mcdoctor.policy.selectors import Selector, parse, text
@@ -315,6 +315,8 @@ class Kubernetes:
     policies: tuple[Policy, ...]
     selected: Mapping[Direction, Mapping[int, tuple[Policy, ...]]]
     refusals: tuple[Refusal, ...]
+    reached: dict[tuple[int, Direction, str, int], Chosen] = field(default_factory=dict)
+    """Memo of `reach` for rules without a port name on the subject, by id of the rule."""
 
     def selecting(self, packet: Packet) -> Sequence[Policy]:
         """The policies that isolate the packet's subject in its direction; none for anything but a pod with a
@@ -359,6 +361,94 @@ class Kubernetes:
                     return found
                 doubtful = doubtful or found
         return doubtful or Admission(False, None)
+
+    def row(self, number: int, direction: Direction, protocol: str, port: int) -> Chosen | None:
+        """The classes that class `number` may exchange this traffic with; None when nothing isolates it.
+
+        For many pairs at once; exact for pods with a network of their own, host-network classes are left out.
+        """
+        if not self.datapath.enforces_network_policy:
+            return None
+        policies = self.selected[direction].get(number)
+        return None if policies is None else self.union(policies, number, direction, protocol, port)
+
+    def union(self, policies: Sequence[Policy], number: int, direction: Direction, protocol: str, port: int) -> Chosen:
+        """What the rules of these policies admit for a subject class, as classes of this cluster."""
+        surely = maybe = 0
+        for policy in policies:
+            side = policy.side(direction)
+            for rule in side.rules if side else ():
+                reach = self._reach(rule, number, direction, protocol, port)
+                surely |= reach.bits
+                maybe |= reach.maybe
+        return Chosen(surely, maybe & ~surely)
+
+    def _reach(self, rule: Rule, number: int, direction: Direction, protocol: str, port: int) -> Chosen:
+        key = (id(rule), direction, protocol, port)
+        found = self.reached.get(key)
+        if found is not None:
+            return found
+        index = self.index
+        mask = index.cluster(self.cluster) & ~index.host_network()
+        depends = False
+        if rule.ports is not None:
+            covered = 0
+            for item in rule.ports:
+                if item.protocol != protocol:
+                    continue
+                match item:
+                    case PortRange():
+                        covered = mask if item.low <= port <= item.high else covered
+                    case NamedPort() if direction is Direction.EGRESS:
+                        covered |= index.with_port(item.name, protocol, port)
+                    case NamedPort():
+                        depends = True
+                        if index.with_port(item.name, protocol, port) >> number & 1:
+                            covered = mask
+                if covered == mask:
+                    break
+            mask &= covered
+        if not mask:
+            found = Chosen(0)
+        elif rule.peers is None:
+            found = Chosen(mask)
+        else:
+            surely = maybe = 0
+            for peer in rule.peers:
+                match peer:
+                    case PodPeer():
+                        surely |= peer.bits << peer.base
+                        maybe |= peer.maybe << peer.base
+                    case BlockPeer():
+                        inside = index.within(peer.block)
+                        for block in peer.excepts:
+                            inside &= ~index.within(block)
+                        if self.datapath.ipblock_covers_pods is True:
+                            surely |= inside
+                        elif self.datapath.ipblock_covers_pods is None:
+                            maybe |= inside
+            surely &= mask
+            found = Chosen(surely, maybe & mask & ~surely)
+        if not depends:
+            self.reached[key] = found
+        return found
+
+    def with_policy(self, obj: Object) -> Kubernetes:
+        """The same cluster with one policy added or replaced; raises Refused where the API server would refuse it."""
+        policy = read(obj, self.index)
+        same = (obj.ref.namespace, obj.ref.name)
+        kept = [p for p in self.policies if (p.ref.namespace, p.ref.name) != same]
+        policies = sorted((*kept, policy), key=lambda p: (p.ref.namespace, p.ref.name))
+        room = self.index.rooms.get((self.cluster, obj.ref.namespace))
+        selected = {d: dict(by_class) for d, by_class in self.selected.items()}
+        if room is not None:
+            local = [p for p in policies if p.ref.namespace == obj.ref.namespace]
+            for number in range(room.base, room.base + room.count):
+                for found in selected.values():
+                    found.pop(number, None)
+            for direction, found in _lists(self.index, self.cluster, local).items():
+                selected[direction].update(found)
+        return Kubernetes(self.index, self.cluster, self.datapath, tuple(policies), selected, self.refusals)
 
     def enforce(self, packet: Packet) -> Ruling:
         policies = self.selecting(packet)
@@ -414,6 +504,24 @@ def isolation(policy: Policy, direction: Direction) -> Deciding:
     )
 
 
+def _lists(index: Index, cluster: str, policies: Sequence[Policy]) -> dict[Direction, dict[int, tuple[Policy, ...]]]:
+    """Direction -> class number -> the policies that isolate it, in the order given."""
+    lists: dict[Direction, dict[int, list[Policy]]] = {Direction.INGRESS: {}, Direction.EGRESS: {}}
+    for policy in policies:
+        room = index.rooms.get((cluster, policy.ref.namespace))
+        if room is None:
+            continue
+        bits = room.select(policy.subject) & ~room.host_network
+        sides = [d for d in Direction if policy.side(d) is not None]
+        while bits:
+            low = bits & -bits
+            number = room.base + low.bit_length() - 1
+            for direction in sides:
+                lists[direction].setdefault(number, []).append(policy)
+            bits ^= low
+    return {d: {n: tuple(found) for n, found in by_class.items()} for d, by_class in lists.items()}
+
+
 def compile_cluster(index: Index, cluster: str, earlier: Mapping[str, Compiled]) -> Kubernetes:
     world = index.world.clusters[cluster]
     policies: list[Policy] = []
@@ -429,20 +537,7 @@ def compile_cluster(index: Index, cluster: str, earlier: Mapping[str, Compiled])
                 obj.ref, "/apiVersion", "extensions/v1beta1 is gone since Kubernetes 1.22; use networking.k8s.io/v1"
             )
         )
-    lists: dict[Direction, dict[int, list[Policy]]] = {Direction.INGRESS: {}, Direction.EGRESS: {}}
-    for policy in policies:
-        room = index.rooms.get((cluster, policy.ref.namespace))
-        if room is None:
-            continue
-        bits = room.select(policy.subject) & ~room.host_network
-        sides = [d for d in Direction if policy.side(d) is not None]
-        while bits:
-            low = bits & -bits
-            number = room.base + low.bit_length() - 1
-            for direction in sides:
-                lists[direction].setdefault(number, []).append(policy)
-            bits ^= low
-    selected = {d: {n: tuple(found) for n, found in by_class.items()} for d, by_class in lists.items()}
+    selected = _lists(index, cluster, policies)
     return Kubernetes(index, cluster, world.datapath, tuple(policies), selected, tuple(refusals))
 
 
