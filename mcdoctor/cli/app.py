@@ -96,7 +96,7 @@ RequestText = Annotated[str | None, typer.Option("--request", help="'GET /path' 
 Header = Annotated[list[str] | None, typer.Option("--header", help="'Name: value', repeatable", rich_help_panel=_HOW)]
 Deadline = Annotated[float, typer.Option("--deadline", help="seconds for all of it", min=1, rich_help_panel=_HOW)]
 Output = Annotated[Format, typer.Option("-o", "--output", help="of the report", rich_help_panel=_OUT)]
-Lang = Annotated[Language, typer.Option("--lang", help="of the report", rich_help_panel=_OUT)]
+Lang = Annotated[Language | None, typer.Option("--lang", help="of the report (MCDOCTOR_LANG)", rich_help_panel=_OUT)]
 FailOnOption = Annotated[FailOn, typer.Option("--fail-on", help="exit 1 from here up", rich_help_panel=_OUT)]
 Save = Annotated[str | None, typer.Option("--save", help="keep a bundle of the run here", rich_help_panel=_OUT)]
 OutFile = Annotated[str | None, typer.Option("--out", help="write the report to a file", rich_help_panel=_OUT)]
@@ -106,8 +106,10 @@ Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="no progress", rich_h
 _IMAGE = "python:3-slim"
 
 
-def _language() -> Language:
-    return Language.KO if os.environ.get("MCDOCTOR_LANG", "").lower().startswith("ko") else Language.EN
+def _language(chosen: Language | None) -> str:
+    if chosen is not None:
+        return chosen.value
+    return "ko" if os.environ.get("MCDOCTOR_LANG", "").lower().startswith("ko") else "en"
 
 
 @app.command(rich_help_panel="Find the cause")
@@ -137,9 +139,7 @@ def diagnose(
     header: Header = None,
     deadline: Deadline = 120.0,
     output: Output = Format.TEXT,
-    lang: Annotated[
-        Language, typer.Option("--lang", default_factory=_language, help="of the report", rich_help_panel=_OUT)
-    ] = None,  # type: ignore[assignment]  # typer wants the factory in the annotation
+    lang: Lang = None,
     fail_on: FailOnOption = FailOn.ERROR,
     save: Save = None,
     out: OutFile = None,
@@ -185,7 +185,7 @@ def diagnose(
                 headers=tuple(header or ()),
                 deadline=deadline,
                 output=output.value,
-                language=lang.value,
+                language=_language(lang),
                 fail_on=fail_on.value,
                 save=save,
                 out=out,
@@ -257,9 +257,7 @@ def replay(
     port: Port = None,
     symptom: SymptomOption = None,
     output: Output = Format.TEXT,
-    lang: Annotated[
-        Language, typer.Option("--lang", default_factory=_language, help="of the report", rich_help_panel=_OUT)
-    ] = None,  # type: ignore[assignment]  # typer wants the factory in the annotation
+    lang: Lang = None,
     fail_on: FailOnOption = FailOn.ERROR,
     out: OutFile = None,
     verbose: Verbose = False,
@@ -279,7 +277,7 @@ def replay(
                 port=port,
                 symptom=symptom,
                 output=output.value,
-                language=lang.value,
+                language=_language(lang),
                 fail_on=fail_on.value,
                 out=out,
                 verbose=verbose,
