@@ -10,7 +10,8 @@ from mcdoctor.models.requests import DetectCapture
 from mcdoctor.models.vantage import Vantage
 from mcdoctor.net import system, tcp, wire
 
-NOWHERE = "192.0.2.1"  # TEST-NET-1 (RFC 5737): routed nowhere, so whoever answers is near
+# the first hosts of TEST-NET-1 to 3 (RFC 5737): routed nowhere, so whoever answers is near
+_NOWHERE = ("192.0.2.1", "198.51.100.1", "203.0.113.1")
 _NOWHERE_PORT = 80
 _AT_ONCE = 0.4
 _OUTBOUND = {15001: "istio", 4140: "linkerd"}
@@ -21,23 +22,24 @@ _SIGNS = {15001, 15006, 15021, 15090, _ZTUNNEL, 4140, 4143, 4191}
 
 def detect(request: DetectCapture, vantage: Vantage, deadline: float) -> Iterator[Fact]:
     """Yields Interception. An outbound proxy port means captured unless this uid goes past it; so does an answer of
-    192.0.2.1. Neither of the two is `captured: false`; when the listeners cannot be read and nobody answers, Blind."""
+    a TEST-NET address. Neither of the two is `captured: false`; when the listeners cannot be read and nobody answers, Blind."""
     evidence: list[str] = []
+    nowhere = next((a for a in _NOWHERE if not system.on_link(a)), _NOWHERE[-1])  # a laboratory may use one of them
     try:
         ports: set[int] | None = {s.port for s in system.listening() if s.protocol == "tcp"}
     except OSError as error:
         ports = None
-        unread = f"the listening ports cannot be read ({wire.errno_name(error.errno)}) and {NOWHERE} does not answer"
+        unread = f"the listening ports cannot be read ({wire.errno_name(error.errno)}) and {nowhere} does not answer"
     by = _owner(ports or set())
     evidence += [f"listens on {port}" for port in sorted((ports or set()) & _SIGNS)]
     bypass = wire.BYPASS_UIDS.get(os.geteuid())
     try:
-        seen = tcp.connect(NOWHERE, _NOWHERE_PORT, wire.left(deadline, _AT_ONCE))
+        seen = tcp.connect(nowhere, _NOWHERE_PORT, wire.left(deadline, _AT_ONCE))
     except OSError:
         seen = tcp.Connection("timeout", 0.0)
     if seen.sock is not None:
         seen.sock.close()
-        evidence.append(f"{NOWHERE}, an address that nobody has, answers in {seen.ms:.0f} ms")
+        evidence.append(f"{nowhere}, an address that nobody has, answers in {seen.ms:.0f} ms")
     captured = seen.result == "open" or (by is not None and bypass is None)
     if by is not None and bypass is not None and not captured:
         evidence.append(f"this prober's uid {os.geteuid()} goes past the proxy")

@@ -255,6 +255,24 @@ def route(request: LookUpRoute, vantage: Vantage, deadline: float) -> Iterator[F
     )
 
 
+def device_towards(address: str) -> str | None:
+    """Name of the interface that a packet to the address leaves by; None where there is no route."""
+    try:
+        _, attrs = _look_up(address.partition("%")[0], 0)
+    except OSError:
+        return None
+    return _device(attrs)
+
+
+def on_link(address: str) -> bool:
+    """True when the address belongs to a network that this machine is part of, or to itself."""
+    try:
+        header, attrs = _look_up(address, 0)
+    except OSError:
+        return False
+    return header[7] == 2 or _gateway(attrs, socket.AF_INET6 if wire.is_v6(address) else socket.AF_INET) is None
+
+
 def _look_up(address: str, flags: int) -> tuple[tuple[int, ...], dict[int, bytes]]:
     af = socket.AF_INET6 if wire.is_v6(address) else socket.AF_INET
     raw = socket.inet_pton(af, address)

@@ -58,6 +58,7 @@ class TcpInfo:
     total_retrans: int
     bytes_acked: int
     bytes_received: int
+    data_segs_out: int
 
     @property
     def header(self) -> int:
@@ -72,9 +73,10 @@ def parse_tcp_info(raw: bytes) -> TcpInfo:
     state, _, _, _, _, options = struct.unpack_from("=6B", raw)
     words = struct.unpack_from("=24I", raw, 8)
     acked, received = struct.unpack_from("=QQ", raw, 120) if len(raw) >= 136 else (0, 0)
+    (segments,) = struct.unpack_from("=I", raw, 156) if len(raw) >= 160 else (0,)
     return TcpInfo(
-        state, options, words[0] / 1e6, words[2], words[3], words[4], words[13], words[15] / 1e6, words[18],
-        words[23], acked, received,
+        state, options, words[0] / 1e6, words[2], words[3], words[4], words[13], words[15] / 1e6, words[19],
+        words[23], acked, received, segments,
     )  # fmt: skip
 
 
