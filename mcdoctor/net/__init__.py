@@ -1,0 +1,1 @@
+"""Wire operations: each ProbeRequest becomes facts. Pure Python, standard library and dnspython: this code travels."""
