@@ -91,7 +91,7 @@ class Deny:
     destinations: tuple[str, ...] = field(
         default=(), metadata={"doc": "hosts or CIDRs, after translation of Service addresses; empty: all"}
     )
-    protocol: Literal["tcp", "udp", "any"] = field(default="any", metadata={"doc": "which packets"})
+    protocol: Literal["tcp", "udp", "icmp", "any"] = field(default="any", metadata={"doc": "which packets"})
     ports: tuple[int, ...] = field(default=(), metadata={"doc": "destination ports; empty: all"})
     except_ports: tuple[int, ...] = field(default=(), metadata={"doc": "destination ports that stay open"})
     except_destinations: tuple[str, ...] = field(default=(), metadata={"doc": "hosts or CIDRs that stay reachable"})
