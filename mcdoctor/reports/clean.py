@@ -36,12 +36,36 @@ def line(text: object, longest: int = 2000) -> str:
 
 def fill(text: str, slots: Slots) -> str:
     """A sentence with its slots filled; a slot without a value stays visible as `<name>`."""
-    return _SLOT.sub(lambda m: line(slots[m[1]]) if slots.get(m[1], "") != "" else f"<{m[1]}>", text)
+    return particles(_SLOT.sub(lambda m: line(slots[m[1]]) if slots.get(m[1], "") != "" else f"<{m[1]}>", text))
 
 
 def fill_lines(text: str, slots: Slots) -> str:
     """As `fill`, for a manifest: values keep their line breaks."""
     return _SLOT.sub(lambda m: lines(str(slots[m[1]])) if slots.get(m[1], "") != "" else f"<{m[1]}>", text)
+
+
+_PARTICLE = re.compile(r"([가-힣0-9])(['\"`)\]]*)(이\(가\)|을\(를\)|은\(는\)|과\(와\)|\(으\)로)")
+_FORMS = {
+    "이(가)": ("이", "가"),
+    "을(를)": ("을", "를"),
+    "은(는)": ("은", "는"),
+    "과(와)": ("과", "와"),
+    "(으)로": ("으로", "로"),
+}
+_DIGITS = dict(zip("0123456789", "영일이삼사오육칠팔구", strict=True))
+_RIEUL = 8
+
+
+def particles(text: str) -> str:
+    """Korean particles after Hangul and digits in the right form; after other letters both forms stay, as is usual."""
+
+    def choose(found: re.Match[str]) -> str:
+        last, between, particle = found.groups()
+        final = (ord(_DIGITS.get(last, last)) - ord("가")) % 28
+        closed = final != 0 and not (particle == "(으)로" and final == _RIEUL)
+        return last + between + _FORMS[particle][0 if closed else 1]
+
+    return _PARTICLE.sub(choose, text)
 
 
 def unfilled(text: str, slots: Slots) -> bool:

@@ -195,6 +195,22 @@ class TestClean:
         assert clean.unfilled("{host}", {})
         assert not clean.unfilled("{host}", {"host": 0})
 
+    @pytest.mark.parametrize(
+        ("text", "value", "out"),
+        [
+            ("포트 {v}이(가)", 8443, "포트 8443이"),
+            ("포트 {v}을(를)", 8442, "포트 8442를"),
+            ("{v}(으)로", 8081, "8081로"),
+            ("{v}(으)로", 8080, "8080으로"),
+            ("`{v}`은(는)", "파드", "`파드`는"),
+            ("{v}과(와)", "서울", "서울과"),
+            ("{v}(으)로", "서울", "서울로"),
+            ("{v}이(가)", "backend", "backend이(가)"),
+        ],
+    )
+    def test_korean_particles(self, text: str, value: object, out: str) -> None:
+        assert clean.fill(text, {"v": value}) == out  # type: ignore[dict-item]
+
     def test_manifests_keep_their_lines(self) -> None:
         assert clean.fill_lines("a:\n{v}", {"v": "  b: 1\n  c: \x1b[1m2"}) == "a:\n  b: 1\n  c: 2"
 
