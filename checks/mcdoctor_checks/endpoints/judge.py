@@ -1,0 +1,912 @@
+"""What the objects on both sides say about the Service, the pods behind it and its endpoints."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+
+from mcdoctor.models.collection import Facts
+from mcdoctor.models.facts import Fact, HttpRequest, HttpSample, HttpSeries, KubeObject, Listener
+from mcdoctor.models.ids import Hop, Severity, Symptom
+from mcdoctor.models.outcome import Finding, Outcome, Skipped, Unknown
+from mcdoctor_checks.endpoints.facts import (
+    SLICE,
+    STUCK,
+    Port,
+    Side,
+    Slice,
+    cluster_ips,
+    condition,
+    declared,
+    drains,
+    families,
+    finished,
+    is_external_name,
+    is_headless,
+    meant,
+    nearest,
+    pod_ips,
+    pods_of,
+    ready,
+    resolve,
+    selector,
+    service_ports,
+    sides,
+    slices_of,
+    terminating,
+    why_not_ready,
+    young,
+)
+from mcdoctor_checks.reading import (
+    conclude,
+    family,
+    fields,
+    items,
+    number,
+    selected,
+    shown,
+    strings,
+    text,
+    when,
+    whole,
+)
+from mcdoctor_checks.sight import place
+
+Args = dict[str, str | int | float]
+
+_NO_SERVICE = "the destination is not a Service"
+_SETTLING = 30.0  # seconds in which a controller may still be at work on a new object
+_STARTING = 180.0  # seconds in which a pod that is not ready yet may simply be starting
+
+
+def _severity(side: Side, severity: Severity = Severity.ERROR) -> Severity:
+    """A Service whose traffic also goes to endpoints elsewhere is not broken by what this cluster lacks."""
+    return Severity.NOTE if side.merged else severity
+
+
+def _symptom(facts: Facts) -> Symptom:
+    """What no usable endpoint looks like from the source: a proxy answers 503, kube-proxy refuses."""
+    source = facts.flow.source
+    captured = any(p.proxy for p in source.pods) if source else False
+    return Symptom.SURGE_5XX if captured else Symptom.CONNECTION_REFUSED_OR_RESET
+
+
+def _seen(facts: Facts) -> tuple[list[Side], list[str], Outcome | None]:
+    """Sides whose Service was seen, why others were not, and the outcome when there is nothing to judge."""
+    found = sides(facts)
+    if not found:
+        return [], [], Skipped(_NO_SERVICE)
+    present = [s for s in found if s.service is not None]
+    missing = []
+    for side in found:
+        if side.service is None:
+            blind = facts.blind_to("Service")
+            missing.append(blind[0].reason if blind else f"{side.subject} was not seen")
+    if present:
+        return present, missing, None
+    if all(facts.absent("Service", s.cluster, s.namespace, s.name) for s in found):
+        return [], [], Skipped("there is no Service", "endpoints-service-is-usable")
+    return [], missing, Unknown(missing[0], _get(found[0], "service"))
+
+
+def _get(side: Side, what: str) -> str:
+    return f"kubectl --context {side.cluster} -n {side.namespace} get {what} {side.name} -o yaml"
+
+
+# --- the Service itself -------------------------------------------------------------------------------------------
+
+
+def judge_service(facts: Facts) -> Outcome:
+    """The Service exists and has the port; an ExternalName leads somewhere that can be resolved."""
+    found = sides(facts)
+    if not found:
+        return Skipped(_NO_SERVICE)
+    problems: list[Finding] = []
+    unknown: list[str] = []
+    evidence: list[Fact] = []
+    for side in found:
+        if side.service is None:
+            if facts.absent("Service", side.cluster, side.namespace, side.name):
+                near = _similar(facts, side)
+                args: Args = {"service": str(side), "cluster": side.cluster, "near": shown(near)}
+                problems.append(
+                    Finding(
+                        id="service-absent",
+                        hop=Hop.DEST_SERVICE,
+                        subject=side.subject,
+                        symptom=Symptom.DNS_PERSISTENT_FAILURE,
+                        args=args,
+                    )
+                )
+            else:
+                unknown.append(f"{side.subject} was not seen")
+            continue
+        evidence.append(side.service)
+        problems.extend(_external_name(facts, side) if is_external_name(side.service) else _port(facts, side))
+    return conclude(problems, unknown, tuple(evidence))
+
+
+def _similar(facts: Facts, side: Side) -> list[str]:
+    """Services of the same name elsewhere in the cluster, then those of a similar name in the namespace."""
+    everywhere = facts.objects("Service", side.cluster)
+    same = [f"{s.namespace}/{s.name}" for s in everywhere if s.name == side.name]
+    alike = [
+        f"{s.namespace}/{s.name}"
+        for s in everywhere
+        if s.namespace == side.namespace and (s.name in side.name or side.name in s.name)
+    ]
+    return same + [a for a in alike if a not in same]
+
+
+def _external_name(facts: Facts, side: Side) -> Iterator[Finding]:
+    service = side.service
+    assert service is not None
+    target = text(service.spec.get("externalName")).rstrip(".").lower()
+    common: Args = {"service": str(side), "cluster": side.cluster, "target": target}
+    domain = facts.flow.cluster_domain
+    if family(target) is not None:
+        yield Finding(
+            id="external-name-is-address",
+            hop=Hop.DEST_SERVICE,
+            subject=side.subject,
+            symptom=Symptom.DNS_PERSISTENT_FAILURE,
+            args=common,
+            evidence=(service,),
+        )
+    elif target == f"{side.name}.{side.namespace}.svc.{domain}":
+        yield Finding(
+            id="external-name-to-itself",
+            hop=Hop.DEST_SERVICE,
+            subject=side.subject,
+            symptom=Symptom.DNS_PERSISTENT_FAILURE,
+            args=common,
+            evidence=(service,),
+        )
+    else:
+        inside = target.endswith(f".svc.{domain}")
+        if inside:
+            name, _, rest = target.partition(".")
+            namespace = rest.partition(".")[0]
+            if facts.absent("Service", side.cluster, namespace, name):
+                yield Finding(
+                    id="external-name-target-absent",
+                    hop=Hop.DEST_SERVICE,
+                    subject=side.subject,
+                    symptom=Symptom.DNS_PERSISTENT_FAILURE,
+                    args=common,
+                    evidence=(service,),
+                )
+                return
+        yield Finding(
+            id="external-name-in-cluster" if inside else "external-name-alias",
+            hop=Hop.DEST_SERVICE,
+            subject=side.subject,
+            severity=Severity.NOTE,
+            args=common,
+            evidence=(service,),
+        )
+
+
+def _port(facts: Facts, side: Side) -> Iterator[Finding]:
+    service = side.service
+    assert service is not None
+    wanted = facts.flow.port
+    ports = service_ports(service)
+    reference = facts.flow.remote if side.destination else facts.flow.local
+    if reference is not None and reference.port is not None:
+        wanted = reference.port
+    if wanted is None or not ports:
+        return
+    same = [p for p in ports if p.port == wanted]
+    args: Args = {
+        "service": str(side),
+        "cluster": side.cluster,
+        "port": wanted,
+        "ports": shown(f"{p}/{p.protocol}" for p in ports),
+    }
+    if not same:
+        yield Finding(
+            id="service-port-missing",
+            hop=Hop.DEST_SERVICE,
+            subject=side.subject,
+            severity=_severity(side),
+            symptom=Symptom.CONNECTION_TIMEOUT,
+            args=args,
+            evidence=(service,),
+        )
+    elif facts.flow.protocol not in (None, "udp") and all(p.protocol != "TCP" for p in same):
+        yield Finding(
+            id="service-port-other-protocol",
+            hop=Hop.DEST_SERVICE,
+            subject=side.subject,
+            severity=_severity(side),
+            symptom=Symptom.CONNECTION_REFUSED_OR_RESET,
+            args={**args, "protocol": same[0].protocol},
+            evidence=(service,),
+        )
+
+
+# --- selector and pods --------------------------------------------------------------------------------------------
+
+
+def judge_selector(facts: Facts) -> Outcome:
+    """The selector matches pods."""
+    present, unknown, early = _seen(facts)
+    if early is not None:
+        return early
+    problems: list[Finding] = []
+    evidence: list[Fact] = []
+    judged = False
+    for side in present:
+        service = side.service
+        assert service is not None
+        wanted = selector(service)
+        if not wanted or is_external_name(service):
+            continue
+        judged = True
+        matched = pods_of(facts, side)
+        if matched:
+            evidence.extend((service, *matched))
+            continue
+        slices = slices_of(facts, side)
+        # The controller lists every matching pod that has an address, ready or not: an empty slice is its word.
+        empty = bool(slices) and not any(s.endpoints for s in slices)
+        if any(s.endpoints for s in slices):
+            evidence.append(service)  # pods were not read, and the endpoints show that there are some
+            continue
+        if not empty and not whole(facts, "Pod", side.cluster, side.namespace, wanted):
+            unknown.append(f"pods of {side.namespace} in {side.cluster} were not all seen")
+            continue
+        problems.append(_no_match(facts, side, wanted, tuple(s.origin for s in slices)))
+    if not judged and not unknown:
+        return Skipped("no Service of this flow selects pods")
+    return conclude(problems, unknown, tuple(evidence))
+
+
+def _no_match(facts: Facts, side: Side, wanted: Mapping[str, str], slices: tuple[KubeObject, ...]) -> Finding:
+    service = side.service
+    assert service is not None
+    told = ",".join(f"{k}={v}" for k, v in wanted.items())
+    common: Args = {"service": str(side), "cluster": side.cluster, "selector": told}
+    for owner in _owners(facts, side, wanted):
+        replicas = number(owner.spec.get("replicas"))
+        of_owner: Args = {**common, "workload": f"{owner.kind.partition('.')[0]} {owner.name}"}
+        if replicas == 0:
+            return Finding(
+                id="workload-scaled-to-zero",
+                hop=Hop.DEST_ENDPOINT,
+                subject=side.subject,
+                severity=_severity(side),
+                symptom=_symptom(facts),
+                args=of_owner,
+                evidence=(service, owner, *slices),
+            )
+        failure = condition(owner, "ReplicaFailure")
+        why = text(failure.get("message")) if failure.get("status") == "True" else ""
+        return Finding(
+            id="workload-has-no-pods",
+            hop=Hop.DEST_ENDPOINT,
+            subject=side.subject,
+            severity=_severity(side),
+            symptom=_symptom(facts),
+            args={**of_owner, "why": why or "-"},
+            evidence=(service, owner, *slices),
+        )
+    candidates = tuple(p for p in facts.objects("Pod", side.cluster, side.namespace) if not finished(p))
+    near = nearest(wanted, candidates)
+    return Finding(
+        id="selector-matches-no-pod",
+        hop=Hop.DEST_SERVICE,
+        subject=side.subject,
+        severity=_severity(side),
+        symptom=_symptom(facts),
+        args={
+            **common,
+            "near": f"{near[0].name} ({near[1]})" if near else "-",
+        },
+        evidence=(service, *slices, *((near[0],) if near else ())),
+    )
+
+
+def _owners(facts: Facts, side: Side, wanted: Mapping[str, str]) -> tuple[KubeObject, ...]:
+    """Workloads whose pods the selector would match."""
+    return tuple(
+        o
+        for kind in ("Deployment.apps", "StatefulSet.apps", "ReplicaSet.apps", "DaemonSet.apps")
+        for o in facts.objects(kind, side.cluster, side.namespace)
+        if not any(r.get("kind") == "Deployment" for r in map(fields, items(_meta(o).get("ownerReferences"))))
+        and selected(wanted, strings(fields(fields(o.spec.get("template")).get("metadata")).get("labels")))
+    )
+
+
+def _meta(o: KubeObject) -> Mapping[str, object]:
+    return fields(o.body.get("metadata"))
+
+
+def judge_ready(facts: Facts) -> Outcome:
+    """There is an endpoint that may get traffic, and if not, what keeps the pods from being ready."""
+    present, unknown, early = _seen(facts)
+    if early is not None:
+        return early
+    problems: list[Finding] = []
+    evidence: list[Fact] = []
+    for side in present:
+        service = side.service
+        assert service is not None
+        if is_external_name(service):
+            continue
+        pods, slices = pods_of(facts, side), slices_of(facts, side)
+        evidence.extend((service, *(s.origin for s in slices), *pods))
+        if slices:
+            problems.extend(_by_slices(facts, side, pods, slices))
+        elif pods and not any(map(ready, pods)) and service.spec.get("publishNotReadyAddresses") is not True:
+            problems.append(_none_ready(facts, side, pods, slices))
+        elif not pods:
+            unknown.append(f"neither endpoints nor pods of {side.subject} were seen")
+        else:
+            problems.extend(_some_not_ready(side, pods))
+    return conclude(problems, unknown, tuple(evidence))
+
+
+def _by_slices(facts: Facts, side: Side, pods: tuple[KubeObject, ...], slices: tuple[Slice, ...]) -> Iterator[Finding]:
+    service = side.service
+    assert service is not None
+    endpoints = [e for s in slices for e in s.endpoints]
+    objects = tuple(s.origin for s in slices)
+    common: Args = {"service": str(side), "cluster": side.cluster, "count": len(endpoints)}
+    if not endpoints:
+        waiting = tuple(p for p in pods if not ready(p))
+        if waiting and len(waiting) == len(pods):
+            yield _none_ready(facts, side, pods, slices)
+        elif not selector(service):
+            yield Finding(
+                id="endpoints-manual-empty",
+                hop=Hop.DEST_ENDPOINT,
+                subject=side.subject,
+                severity=_severity(side),
+                symptom=_symptom(facts),
+                args=common,
+                evidence=(service, *objects),
+            )
+        else:
+            yield Finding(
+                id="endpoints-empty",
+                hop=Hop.DEST_ENDPOINT,
+                subject=side.subject,
+                severity=_severity(side),
+                symptom=_symptom(facts),
+                args=common,
+                evidence=(service, *objects),
+            )
+        return
+    if not any(e.ready for e in endpoints):
+        if any(e.serving and e.terminating for e in endpoints):
+            yield Finding(
+                id="endpoints-only-terminating",
+                hop=Hop.DEST_ENDPOINT,
+                subject=side.subject,
+                severity=_severity(side),
+                symptom=Symptom.SURGE_5XX,
+                args=common,
+                evidence=(service, *objects, *pods),
+            )
+        else:
+            yield _none_ready(facts, side, pods, slices)
+        return
+    leaving = [e for e in endpoints if e.terminating]
+    if leaving:
+        yield Finding(
+            id="endpoints-terminating",
+            hop=Hop.DEST_ENDPOINT,
+            subject=side.subject,
+            severity=Severity.NOTE,
+            args={**common, "leaving": len(leaving)},
+            evidence=objects,
+        )
+    yield from _some_not_ready(side, pods)
+
+
+def _none_ready(facts: Facts, side: Side, pods: tuple[KubeObject, ...], slices: tuple[Slice, ...]) -> Finding:
+    service = side.service
+    assert service is not None
+    addresses = shown(e.address for s in slices for e in s.endpoints)
+    why = shown((f"{p.name}: {why_not_ready(p)}" for p in pods if not ready(p)), most=2)
+    return Finding(
+        id="endpoints-none-ready",
+        hop=Hop.DEST_POD if pods else Hop.DEST_ENDPOINT,
+        subject=side.subject,
+        severity=_severity(side),
+        symptom=_symptom(facts),
+        args={
+            "service": str(side),
+            "cluster": side.cluster,
+            "pods": shown([p.name for p in pods]) if pods else addresses,
+            "why": why,
+        },
+        evidence=(service, *(s.origin for s in slices), *pods),
+    )
+
+
+def _some_not_ready(side: Side, pods: tuple[KubeObject, ...]) -> Iterator[Finding]:
+    """Some pods do not serve while others do: a note while they may be starting or leaving, else a warning."""
+    for pod in pods:
+        if ready(pod) or terminating(pod):
+            continue
+        why = why_not_ready(pod)
+        stuck = why.startswith(STUCK) or not young(pod, _STARTING)
+        yield Finding(
+            id="endpoints-some-not-ready",
+            hop=Hop.DEST_POD,
+            subject=f"Pod {pod.namespace}/{pod.name} in {side.cluster}",
+            severity=_severity(side, Severity.WARNING if stuck else Severity.NOTE),
+            symptom=Symptom.SURGE_5XX if stuck else None,
+            args={"service": str(side), "cluster": side.cluster, "pod": pod.name, "why": why},
+            evidence=(pod,),
+        )
+
+
+# --- ports --------------------------------------------------------------------------------------------------------
+
+
+def judge_ports(facts: Facts) -> Outcome:
+    """The target port resolves on the pods, and the endpoints carry it."""
+    present, unknown, early = _seen(facts)
+    if early is not None:
+        return early
+    problems: list[Finding] = []
+    evidence: list[Fact] = []
+    for side in present:
+        service = side.service
+        assert service is not None
+        if is_external_name(service):
+            continue
+        pods, slices = pods_of(facts, side), slices_of(facts, side)
+        evidence.append(service)
+        for port in meant(side, facts.flow):
+            if pods:
+                problems.extend(_target(facts, side, port, pods))
+            if any(s.endpoints for s in slices):
+                problems.extend(_slice_ports(facts, side, port, pods, slices))
+            if not pods and not slices:
+                unknown.append(f"neither pods nor endpoints of {side.subject} were seen")
+    return conclude(problems, unknown, tuple(evidence))
+
+
+def _target(facts: Facts, side: Side, port: Port, pods: tuple[KubeObject, ...]) -> Iterator[Finding]:
+    service = side.service
+    assert service is not None
+    common: Args = {"service": str(side), "cluster": side.cluster, "port": str(port), "target": port.target}
+    lacking = tuple(p for p in pods if resolve(p, port) is None)
+    if lacking and len(lacking) == len(pods):
+        has = [f"{name or 'unnamed'}={n}/{proto}" for name, n, proto in declared(pods[0])]
+        yield Finding(
+            id="target-port-name-unknown",
+            hop=Hop.DEST_SERVICE,
+            subject=side.subject,
+            severity=_severity(side),
+            symptom=_symptom(facts),
+            args={**common, "declared": shown(has)},
+            evidence=(service, *lacking[:3]),
+        )
+    elif lacking:
+        yield Finding(
+            id="target-port-name-partial",
+            hop=Hop.DEST_SERVICE,
+            subject=side.subject,
+            severity=_severity(side, Severity.WARNING),
+            symptom=Symptom.UNEVEN_LOAD_OR_NO_FAILOVER,
+            args={**common, "pods": shown(p.name for p in lacking)},
+            evidence=(service, *lacking[:3]),
+        )
+    elif isinstance(port.target, int) and port.target not in _probed_ports(pods):
+        # Declaring ports is optional: it tells something only where a pod declares others and not this one.
+        others = [declared(p) for p in pods]
+        if all(others) and not any(n == port.target for ports in others for _, n, _ in ports):
+            yield Finding(
+                id="target-port-undeclared",
+                hop=Hop.DEST_SERVICE,
+                subject=side.subject,
+                severity=_severity(side, Severity.WARNING),
+                args={**common, "declared": shown(f"{n}/{proto}" for _, n, proto in others[0])},
+                evidence=(service, pods[0]),
+            )
+
+
+def _probed_ports(pods: tuple[KubeObject, ...]) -> set[int | None]:
+    """Ports that readiness probes use: something that is ready listens there."""
+    found: set[int | None] = set()
+    for pod in pods:
+        for container in map(fields, items(pod.spec.get("containers"))):
+            probe = fields(container.get("readinessProbe"))
+            found.update(number(fields(probe.get(means)).get("port")) for means in ("httpGet", "tcpSocket", "grpc"))
+    return found
+
+
+def _slice_ports(
+    facts: Facts, side: Side, port: Port, pods: tuple[KubeObject, ...], slices: tuple[Slice, ...]
+) -> Iterator[Finding]:
+    """kube-proxy joins a Service port and a slice port by name; the number must be the one that the pods listen on."""
+    service = side.service
+    assert service is not None
+    common: Args = {"service": str(side), "cluster": side.cluster, "port": str(port)}
+    filled = [s for s in slices if s.endpoints]
+    if all(not s.ports for s in filled) and is_headless(service):
+        return
+    matching = [(s, n) for s in filled for name, n, proto in s.ports if name == port.name and proto == port.protocol]
+    objects = tuple(s.origin for s in filled)
+    if not matching:
+        if isinstance(port.target, str) and pods and all(resolve(p, port) is None for p in pods):
+            return  # told by the unresolved name
+        has = shown(f"{name or 'unnamed'}={n}/{proto}" for s in filled for name, n, proto in s.ports)
+        yield Finding(
+            id="endpoints-lack-port",
+            hop=Hop.DEST_ENDPOINT,
+            subject=side.subject,
+            severity=_severity(side),
+            symptom=_symptom(facts),
+            args={**common, "has": has},
+            evidence=(service, *objects),
+        )
+        return
+    if not selector(service):
+        return  # written by hand: any number may be meant
+    wanted = {resolve(p, port) for p in pods} | ({port.target} if isinstance(port.target, int) else set())
+    wrong = {n for _, n in matching if n is not None} - wanted
+    if wanted - {None} and wrong:
+        yield Finding(
+            id="endpoints-port-differs",
+            hop=Hop.DEST_ENDPOINT,
+            subject=side.subject,
+            severity=_severity(side),
+            symptom=_symptom(facts),
+            args={**common, "has": shown(str(n) for n in sorted(wrong)), "wanted": shown(str(w) for w in wanted if w)},
+            evidence=(service, *objects),
+        )
+
+
+def judge_listening(facts: Facts) -> Outcome:
+    """A process in the backend pods listens on the target port, on an address that others can reach."""
+    present, _, early = _seen(facts)
+    if early is not None:
+        return early
+    listeners = facts.all(Listener)
+    problems: list[Finding] = []
+    evidence: list[Fact] = []
+    for side in present:
+        assert side.service is not None
+        pods = {p.name: p for p in pods_of(facts, side)}
+        for fact in listeners:
+            where = fact.vantage
+            if where.cluster not in (None, side.cluster) or where.namespace not in (None, side.namespace):
+                continue
+            if where.pod not in pods or not fact.sockets:
+                continue
+            evidence.append(fact)
+            for port in meant(side, facts.flow):
+                problems.extend(_listening(facts, side, port, pods[where.pod], fact))
+    if not evidence:
+        blind = facts.blind_to(Listener)
+        return Unknown(blind[0].reason if blind else "sockets inside the backend pods were not looked at")
+    return conclude(problems, (), tuple(evidence))
+
+
+def _listening(facts: Facts, side: Side, port: Port, pod: KubeObject, fact: Listener) -> Iterator[Finding]:
+    target = resolve(pod, port)
+    if target is None or port.protocol not in ("TCP", "UDP"):
+        return
+    sockets = [s for s in fact.sockets if s.protocol == port.protocol.lower()]
+    here = [s for s in sockets if s.port == target]
+    args: Args = {"service": str(side), "cluster": side.cluster, "pod": pod.name, "port": target}
+    subject = f"Pod {pod.namespace}/{pod.name} in {side.cluster}"
+    if not here:
+        yield Finding(
+            id="target-port-not-listening",
+            hop=Hop.DEST_POD,
+            subject=subject,
+            symptom=Symptom.CONNECTION_REFUSED_OR_RESET,
+            args={**args, "listening": shown(str(s.port) for s in sorted(sockets, key=lambda s: s.port))},
+            evidence=(fact, pod),
+        )
+    elif all(_loopback(s.address) for s in here):
+        yield Finding(
+            id="target-port-on-loopback",
+            hop=Hop.DEST_POD,
+            subject=subject,
+            symptom=_symptom(facts),
+            args={**args, "address": here[0].address},
+            evidence=(fact, pod),
+        )
+
+
+def _loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address.strip("[]").removeprefix("::ffff:")).is_loopback
+    except ValueError:
+        return address == "localhost"
+
+
+# --- endpoints against pods ---------------------------------------------------------------------------------------
+
+
+def judge_endpoints(facts: Facts) -> Outcome:
+    """The endpoints are there, belong to living pods, and are of the Service's address family."""
+    present, unknown, early = _seen(facts)
+    if early is not None:
+        return early
+    problems: list[Finding] = []
+    evidence: list[Fact] = []
+    for side in present:
+        service = side.service
+        assert service is not None
+        if is_external_name(service):
+            continue
+        slices, pods = slices_of(facts, side), pods_of(facts, side)
+        evidence.extend((service, *(s.origin for s in slices)))
+        if not slices:
+            if whole(facts, SLICE, side.cluster, side.namespace, {"kubernetes.io/service-name": side.name}):
+                problems.extend(_no_slice(facts, side, pods))
+            else:
+                unknown.append(f"EndpointSlices of {side.subject} were not seen")
+            continue
+        if selector(service):
+            problems.extend(_stale(facts, side, pods, slices))
+        else:
+            problems.append(
+                Finding(
+                    id="endpoints-manual",
+                    hop=Hop.DEST_ENDPOINT,
+                    subject=side.subject,
+                    severity=Severity.NOTE,
+                    args={
+                        "service": str(side),
+                        "cluster": side.cluster,
+                        "addresses": shown(e.address for s in slices for e in s.endpoints),
+                        "manager": shown(s.managed_by for s in slices if s.managed_by),
+                    },
+                    evidence=tuple(s.origin for s in slices),
+                )
+            )
+        problems.extend(_family(facts, side, slices))
+    return conclude(problems, unknown, tuple(evidence))
+
+
+def _no_slice(facts: Facts, side: Side, pods: tuple[KubeObject, ...]) -> Iterator[Finding]:
+    service = side.service
+    assert service is not None
+    remote_discovery = any("remote-discovery" in k or "remote-service" in k for k in strings(service.labels))
+    if not selector(service) and (remote_discovery or side.merged):
+        return
+    settled = not _recent(service, _SETTLING)
+    yield Finding(
+        id="endpoints-slice-absent",
+        hop=Hop.DEST_ENDPOINT,
+        subject=side.subject,
+        severity=_severity(side) if settled else Severity.NOTE,
+        symptom=_symptom(facts) if settled else None,
+        args={"service": str(side), "cluster": side.cluster, "pods": len(pods)},
+        evidence=(service, *pods[:3]),
+    )
+
+
+def _recent(o: KubeObject, seconds: float) -> bool:
+    created = when(_meta(o).get("creationTimestamp"))
+    return created is not None and timedelta(0) <= o.at - created < timedelta(seconds=seconds)
+
+
+def _stale(facts: Facts, side: Side, pods: tuple[KubeObject, ...], slices: tuple[Slice, ...]) -> Iterator[Finding]:
+    service = side.service
+    assert service is not None
+    by_name = {p.name: p for p in facts.objects("Pod", side.cluster, side.namespace)}
+    by_ip = {ip for p in by_name.values() if not finished(p) for ip in pod_ips(p)}
+    all_seen = whole(facts, "Pod", side.cluster, side.namespace)
+    listed: set[str] = set()
+    for part in slices:
+        for endpoint in part.endpoints:
+            listed.add(endpoint.address)
+            pod = by_name.get(endpoint.pod) if endpoint.pod else None
+            why = ""
+            if pod is not None and finished(pod):
+                why = f"pod {pod.name}: {pod.status.get('phase')}"
+            elif pod is not None and pod_ips(pod) and endpoint.address not in pod_ips(pod):
+                why = f"pod {pod.name}: {pod_ips(pod)[0]}"
+            elif pod is None and endpoint.ready and all_seen and endpoint.address not in by_ip:
+                why = "-"
+            if why:
+                yield Finding(
+                    id="endpoints-address-stale",
+                    hop=Hop.DEST_ENDPOINT,
+                    subject=side.subject,
+                    severity=_severity(side),
+                    symptom=_symptom(facts),
+                    args={"service": str(side), "cluster": side.cluster, "address": endpoint.address, "why": why},
+                    evidence=(part.origin, *((pod,) if pod else ())),
+                )
+    missing = [
+        p
+        for p in pods
+        if ready(p) and pod_ips(p) and not listed & set(pod_ips(p)) and not _became_ready_lately(p, slices[0].origin.at)
+    ]
+    if missing:
+        yield Finding(
+            id="endpoints-lack-ready-pod",
+            hop=Hop.DEST_ENDPOINT,
+            subject=side.subject,
+            severity=_severity(side, Severity.ERROR if not listed else Severity.WARNING),
+            symptom=_symptom(facts) if not listed else Symptom.UNEVEN_LOAD_OR_NO_FAILOVER,
+            args={"service": str(side), "cluster": side.cluster, "pods": shown(p.name for p in missing)},
+            evidence=(service, *(s.origin for s in slices), *missing[:3]),
+        )
+
+
+def _became_ready_lately(pod: KubeObject, seen: datetime) -> bool:
+    since = when(condition(pod, "Ready").get("lastTransitionTime"))
+    return since is not None and seen - since < timedelta(seconds=_SETTLING)
+
+
+def _family(facts: Facts, side: Side, slices: tuple[Slice, ...]) -> Iterator[Finding]:
+    """Each family that the Service promises has a ready endpoint; a mixed Service misses one for some clients."""
+    service = side.service
+    assert service is not None
+    promised = families(service)
+    has = {family(e.address) for s in slices for e in s.endpoints if e.ready} - {None}
+    if not has or not promised or is_headless(service):
+        return
+    missing = [v for v in promised if v not in has]
+    if not missing:
+        return
+    total = len(missing) == len(promised)
+    yield Finding(
+        id="endpoints-family-missing",
+        hop=Hop.DEST_ENDPOINT,
+        subject=side.subject,
+        severity=_severity(side, Severity.ERROR if total else Severity.WARNING),
+        symptom=_symptom(facts) if total else None,
+        args={
+            "service": str(side),
+            "cluster": side.cluster,
+            "missing": shown(f"IPv{v}" for v in missing),
+            "address": shown(a for a in cluster_ips(service) if family(a) in missing),
+        },
+        evidence=(service, *(s.origin for s in slices)),
+    )
+
+
+# --- traffic kept on the node -------------------------------------------------------------------------------------
+
+
+def judge_local(facts: Facts) -> Outcome:
+    """A Service that keeps traffic on the client's node has a ready endpoint there."""
+    present, unknown, early = _seen(facts)
+    if early is not None:
+        return early
+    problems: list[Finding] = []
+    evidence: list[Fact] = []
+    source = facts.flow.source
+    nodes = {p.node for p in source.pods if p.node} if source else set()
+    judged = False
+    for side in present:
+        service = side.service
+        assert service is not None
+        entered_here = not side.destination or not facts.flow.crosses_clusters
+        if is_external_name(service) or is_headless(service) or not entered_here:
+            continue
+        if service.spec.get("internalTrafficPolicy") != "Local":
+            continue
+        judged = True
+        slices = slices_of(facts, side)
+        serving = {e.node for s in slices for e in s.endpoints if e.ready}
+        evidence.extend((service, *(s.origin for s in slices)))
+        if not nodes:
+            unknown.append("the node of the source pod is not known")
+        elif not slices or None in serving:
+            unknown.append(f"the nodes of the endpoints of {side.subject} are not known")
+        elif without := sorted(n for n in nodes if n and n not in serving):
+            problems.append(
+                Finding(
+                    id="endpoints-none-on-node",
+                    hop=Hop.SOURCE_NODE,
+                    subject=side.subject,
+                    severity=_severity(side, Severity.ERROR if len(without) == len(nodes) else Severity.WARNING),
+                    symptom=Symptom.CONNECTION_TIMEOUT,
+                    args={
+                        "service": str(side),
+                        "cluster": side.cluster,
+                        "nodes": shown(without),
+                        "serving": shown(sorted(n for n in serving if n)),
+                    },
+                    evidence=tuple(evidence),
+                )
+            )
+    if not judged:
+        return Skipped("no Service of this flow keeps traffic on the node")
+    return conclude(problems, unknown, tuple(evidence))
+
+
+# --- errors while pods leave --------------------------------------------------------------------------------------
+
+
+def judge_drain(facts: Facts) -> Outcome:
+    """Requests do not fail while pods behind the Service are being replaced."""
+    present, _, early = _seen(facts)
+    if early is not None:
+        return early
+    problems: list[Finding] = []
+    evidence: list[Fact] = []
+    failures = _failed_requests(facts)
+    for side in present:
+        assert side.service is not None
+        pods = pods_of(facts, side)
+        # A pod that is terminating may have been read long before or after the requests: its own times decide.
+        leaving = [p for p in pods if terminating(p)]
+        addresses = {e.address for s in slices_of(facts, side) for e in s.endpoints if e.terminating}
+        leaving += [p for p in pods if p not in leaving and addresses & set(pod_ips(p))]
+        evidence.extend(leaving)
+        for pod in leaving:
+            begun = _deletion_began(pod)
+            during = [
+                fact
+                for fact, at in failures
+                if begun is None or timedelta(seconds=-5) <= at - begun <= timedelta(seconds=_grace(pod) + 30)
+            ]
+            if begun is None or not during:
+                continue
+            problems.append(
+                Finding(
+                    id="errors-while-pods-terminate",
+                    hop=Hop.DEST_ENDPOINT,
+                    subject=f"Pod {pod.namespace}/{pod.name} in {side.cluster}",
+                    severity=_severity(side),
+                    symptom=Symptom.SURGE_5XX,
+                    args={
+                        "service": str(side),
+                        "cluster": side.cluster,
+                        "pod": pod.name,
+                        "failures": len(during),
+                        "drain": "preStop" if drains(pod) else "no preStop",
+                    },
+                    evidence=(pod, *{id(f): f for f in during}.values()),
+                )
+            )
+            break
+    if not evidence:
+        return Skipped("no pod behind the Service is terminating")
+    return conclude(problems, (), tuple(evidence))
+
+
+def _deletion_began(pod: KubeObject) -> datetime | None:
+    """deletionTimestamp is when the grace period ends."""
+    ends = when(_meta(pod).get("deletionTimestamp"))
+    return ends - timedelta(seconds=_grace(pod)) if ends else None
+
+
+def _grace(pod: KubeObject) -> int:
+    return number(_meta(pod).get("deletionGracePeriodSeconds")) or 0
+
+
+def _failed_requests(facts: Facts) -> list[tuple[Fact, datetime]]:
+    """Failed requests of the source, but only where others succeeded: a total failure has another cause."""
+    failed: list[tuple[Fact, datetime]] = []
+    fine = False
+    for series in facts.all(HttpSeries):
+        if place(facts.flow, series.vantage) != "source":
+            continue
+        for sample in series.samples:
+            if _bad(sample):
+                failed.append((series, sample.at))
+            else:
+                fine = True
+    for request in facts.all(HttpRequest):
+        if place(facts.flow, request.vantage) != "source":
+            continue
+        if _bad(request):
+            failed.append((request, request.at))
+        else:
+            fine = True
+    return failed if fine else []
+
+
+def _bad(sample: HttpSample | HttpRequest) -> bool:
+    if sample.result == "response":
+        return sample.status in (502, 503, 504)
+    return sample.result in ("reset", "closed", "connect-error")
