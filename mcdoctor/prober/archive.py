@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import subprocess
+import sys
 import zipfile
 from functools import cache
 from pathlib import Path
@@ -30,8 +32,11 @@ _DNS = (
     "rdtypes/IN/__init__", "rdtypes/IN/A", "rdtypes/IN/AAAA", "rdtypes/IN/SRV", "rdtypes/IN/SVCB", "rdtypes/IN/HTTPS",
     "rdtypes/IN/NAPTR",
 )  # fmt: skip
-_SCAPY_PARTS = ("", "arch", "arch/linux", "arch/bpf", "libs", "layers", "data", "compat")
-_SCAPY_LAYERS = ("__init__", "inet", "inet6", "l2", "dns", "dhcp6", "sctp", "eap", "http", "tuntap")
+# what the raw level imports, said by scapy itself: its versions differ
+_LIST_SCAPY = (
+    "import sys, scapy.layers.inet; "
+    "print(*(m.__file__ for n, m in sys.modules.items() if n.partition('.')[0] == 'scapy' and m.__file__), sep=chr(10))"
+)
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -72,11 +77,14 @@ def _part(package: str, names: tuple[str, ...]) -> dict[str, bytes]:
 
 
 def _scapy() -> dict[str, bytes]:
+    """The modules that scapy.layers.inet imports, as a process of its own sees them: the import has side effects."""
     root = _root("scapy")
-    found = {}
-    for part in _SCAPY_PARTS:
-        for path in sorted((root / part).glob("*.py")):
-            if part == "layers" and path.stem not in _SCAPY_LAYERS:
-                continue
-            found[f"scapy/{path.relative_to(root).as_posix()}"] = path.read_bytes()
-    return found
+    listed = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(root.parent)!r}); {_LIST_SCAPY}"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    ).stdout
+    paths = {Path(line) for line in listed.splitlines() if line.endswith(".py")}
+    return {f"scapy/{path.relative_to(root).as_posix()}": path.read_bytes() for path in paths}
