@@ -41,6 +41,9 @@ def register(app: typer.Typer) -> None:
             bool,
             typer.Option("--cluster-scope", help="also what has no namespace, and names looked for in all namespaces"),
         ] = False,
+        extensions: Annotated[
+            bool, typer.Option("--extensions", help="also the configuration in istio-system and the like")
+        ] = False,
         probe: Annotated[
             ProbeKind, typer.Option("--probe", help="where diagnose is to send from, with --for probe")
         ] = ProbeKind.EPHEMERAL,
@@ -65,6 +68,7 @@ def register(app: typer.Typer) -> None:
             namespace=namespace,
             to_namespace=to_namespace,
             cluster_scope=cluster_scope,
+            extensions=extensions,
             probe=probe.value,
             subject=_subject(user, group, serviceaccount),
         )

@@ -63,12 +63,15 @@ def pair_rules() -> Iterator[Rule]:
             yield _rule(reading.kind, ("list",))
 
 
-def system_rules() -> dict[str, list[Rule]]:
-    """Reading single objects elsewhere, by namespace: the cluster's DNS, the configuration of a mesh or a CNI."""
+def system_rules(extensions: bool = False) -> dict[str, list[Rule]]:
+    """Reading single objects elsewhere, by namespace: the cluster's DNS and CNI; with `extensions` also the
+    configuration of what has a namespace of its own, such as a mesh."""
     rules: dict[str, list[Rule]] = {_SYSTEM: [_rule(kinds.SLICE, ("list",)), _rule(kinds.POD, ("list",))]}
     for reading in kinds.READINGS:
         if reading.scope == "named" and reading.name:
             namespace, _, name = reading.name.partition("/")
+            if namespace != _SYSTEM and not extensions:
+                continue  # the namespace is not there in most clusters, and applying would fail
             rules.setdefault(namespace, []).append(_rule(reading.kind, ("get",), (name,)))
     return rules
 
@@ -88,6 +91,7 @@ def manifests(
     namespace: str,
     to_namespace: str | None = None,
     cluster_scope: bool = False,
+    extensions: bool = False,
     probe: ProbeKind = "ephemeral",
     subject: Subject | None = None,
 ) -> list[dict[str, Any]]:
@@ -107,7 +111,7 @@ def manifests(
     for place in pair:
         rules = [*pair_rules(), *(VANTAGES[probe] if purpose == "probe" and place == namespace else ())]
         objects += _bound(place, NAME, rules, subject)
-    for place, extra in system_rules().items():
+    for place, extra in system_rules(extensions).items():
         objects += _bound(place, f"{NAME}-system", extra, subject)
     if cluster_scope:
         everywhere = [*cluster_rules(pair)]

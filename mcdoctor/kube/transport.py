@@ -194,12 +194,12 @@ class Api:
         match error:
             case exceptions.NameResolutionError():
                 return NoAnswer(f"the API server's name in {self.server} does not resolve")
+            case exceptions.NewConnectionError():
+                return NoAnswer(f"no connection to {place}: {_deepest(error)}")
             case exceptions.ConnectTimeoutError():
                 return NoAnswer(f"no connection to {place} within {min(CONNECT_TIMEOUT, waited):.0f} s", silent=True)
             case exceptions.ReadTimeoutError():
                 return NoAnswer(f"{place} did not answer within {waited:.0f} s", silent=True)
-            case exceptions.NewConnectionError():
-                return NoAnswer(f"no connection to {place}: {_deepest(error)}")
             case exceptions.ProxyError():
                 return NoAnswer(f"the proxy in front of {place} failed: {_deepest(error)}")
             case exceptions.SSLError() | ssl.SSLError():
