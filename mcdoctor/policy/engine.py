@@ -22,12 +22,23 @@ class Engine:
     world: World
     index: Index
     compiled: Mapping[str, Mapping[str, Compiled]]
+    families: tuple[Family, ...] = FAMILIES
 
     @property
     def refusals(self) -> tuple[Refusal, ...]:
         """Every object that does not count, of all clusters and families."""
         of_families = (r for families in self.compiled.values() for each in families.values() for r in each.refusals)
         return (*self.world.refusals, *of_families)
+
+    def replacing(self, cluster: str, name: str, compiled: Compiled) -> Engine:
+        """The engine with one family of one cluster replaced, and what was compiled on top of it compiled again."""
+        families = dict(self.compiled[cluster])
+        families[name] = compiled
+        systems = self.world.clusters[cluster].datapath.systems
+        for family in self.families:
+            if name == "kubernetes" and family.name in systems and family.name != name:
+                families[family.name] = family.compile(self.index, cluster, families)
+        return Engine(self.world, self.index, {**self.compiled, cluster: families}, self.families)
 
     @cached_property
     def refusals_by_namespace(self) -> Mapping[tuple[str, str], tuple[Refusal, ...]]:
@@ -56,7 +67,7 @@ def compile_world(world: World, families: Sequence[Family] = FAMILIES) -> Engine
         for family in families:
             done[family.name] = family.compile(index, name, done)
         compiled[name] = done
-    return Engine(world, index, compiled)
+    return Engine(world, index, compiled, tuple(families))
 
 
 def load(clusters: Sequence[ClusterInput], families: Sequence[Family] = FAMILIES) -> Engine:

@@ -63,6 +63,8 @@ class PointDecision:
     packet: Packet
     verdict: Verdict
     layers: tuple[LayerDecision, ...]
+    wire: Packet | None = None
+    mesh: bool = True
 
 
 def loopback(ip: Ip) -> bool:
@@ -154,4 +156,4 @@ def decide(
             decision = settle(family.enforce(packet))
             if decision.trace or decision.by or decision.verdict is not Verdict.ALLOWED:
                 found.append(LayerDecision(name, decision))
-    return PointDecision(packet, conjunction(layer.decision.verdict for layer in found), tuple(found))
+    return PointDecision(packet, conjunction(layer.decision.verdict for layer in found), tuple(found), wire, mesh)
