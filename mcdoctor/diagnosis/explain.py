@@ -138,9 +138,9 @@ def _object(found: Match, flow: Flow) -> str:
 def limits(ran: Sequence[Ran], facts: Iterable[Fact]) -> tuple[Limit, ...]:
     """Blind facts and Unknown outcomes, one entry a reason, with permission and command where known."""
     blind = [f for f in facts if isinstance(f, Blind)]
-    folded: dict[tuple[str, str, str | None], list[Blind]] = {}
+    folded: dict[tuple[str, str | None], list[Blind]] = {}
     for fact in blind:
-        folded.setdefault((fact.wanted, fact.reason, fact.permission), []).append(fact)
+        folded.setdefault((fact.reason, fact.permission), []).append(fact)
     out = [_blind_limit(group) for group in folded.values()]
     told = {fact.reason for fact in blind}
     unknown: dict[tuple[str, str | None], list[Ran]] = {}
@@ -153,13 +153,18 @@ def limits(ran: Sequence[Ran], facts: Iterable[Fact]) -> tuple[Limit, ...]:
 
 
 def _blind_limit(group: Sequence[Blind]) -> Limit:
-    first = group[0]
-    about = list(dict.fromkeys(f"{b.about} in {b.cluster}" if b.cluster else b.about for b in group if b.about))
-    shown = about[:3] + ([f"{len(about) - 3} more"] if len(about) > 3 else [])
-    about_all = ", ".join(shown)
+    wanted = _few([b.wanted for b in group])
+    about = _few([f"{b.about} in {b.cluster}" if b.cluster else b.about for b in group if b.about])
     return Limit(
-        what=f"{first.wanted}: {about_all}" if about_all else first.wanted,
-        reason=first.reason,
-        permission=first.permission,
+        what=f"{wanted}: {about}" if about else wanted,
+        reason=group[0].reason,
+        permission=group[0].permission,
         command=next((b.command for b in group if b.command), None),
     )
+
+
+def _few(names: Sequence[str]) -> str:
+    """The first of them, each once, and how many more there are."""
+    unique = list(dict.fromkeys(names))
+    rest = [f"{len(unique) - 4} more"] if len(unique) > 4 else []
+    return ", ".join([*unique[:4], *rest])

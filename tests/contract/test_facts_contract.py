@@ -6,6 +6,7 @@ import dataclasses
 import json
 import types
 import typing
+import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from mcdoctor.docsgen import facts_page, pages, stale
 from mcdoctor.models.facts import KINDS, PROBED, READ, Fact
 from mcdoctor.models.record import from_record, to_line, to_record
+from mcdoctor.reports.describe import describe, place
 from mcdoctor_checks import CHECKS
 from mcdoctor_playbooks import load
 
@@ -74,6 +76,10 @@ def test_a_fact_survives_its_json_form(kind: str, data: st.DataObject) -> None:
     assert again == fact
     assert to_record(again) == to_record(fact)
     assert isinstance(fact.subject, str)
+    for language in ("en", "ko"):
+        told = f"{describe(fact, language)} {place(fact.vantage, language)}"
+        assert told.strip()
+        assert told.isprintable() or not [c for c in told if unicodedata.category(c) in ("Cc", "Zl", "Zp", "Cs")]
 
 
 def test_kinds_are_unique_and_whole() -> None:

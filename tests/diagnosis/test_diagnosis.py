@@ -359,11 +359,16 @@ class TestLimits:
     def test_are_folded_by_reason(self) -> None:
         facts = [
             self.blind(about=f"demo/{x}", cluster="b", permission="get services", command=c)
-            for x, c in (("a", None), ("b", "kubectl get svc"), ("b", None), ("c", None), ("d", None))
+            for x, c in (("a", None), ("b", "kubectl get svc"), ("b", None), ("c", None), ("d", None), ("e", None))
         ]
         _, _, _, (limit,) = diagnose([], facts, Flow(source_text="a", destination_text="b"), library())
-        assert limit.what == "Service: demo/a in b, demo/b in b, demo/c in b, 1 more"
+        assert limit.what == "Service: demo/a in b, demo/b in b, demo/c in b, demo/d in b, 1 more"
         assert (limit.permission, limit.command) == ("get services", "kubectl get svc")
+
+    def test_one_reason_for_many_kinds_is_one_limit(self) -> None:
+        facts = [self.blind(wanted=w, about="b.demo", reason="nothing was sent") for w in ("tcp_connect", "dns_answer")]
+        _, _, _, (limit,) = diagnose([], facts, Flow(source_text="a", destination_text="b"), library())
+        assert (limit.what, limit.reason) == ("tcp_connect, dns_answer: b.demo", "nothing was sent")
 
     def test_unknown_outcomes_are_told_once(self) -> None:
         runs = [
