@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mcdoctor.models.ids import Certainty
 from mcdoctor.models.outcome import Finding, word
 from mcdoctor.models.playbook import Language, Library
 from mcdoctor.models.report import Diagnosis, Report
@@ -52,9 +51,7 @@ def render(report: Report, library: Library, language: Language = "en", *, verbo
 def _diagnosis(view: View, diagnosis: Diagnosis) -> Iterable[str]:
     language, cause = view.language, diagnosis.cause
     certainty = CERTAINTIES[diagnosis.certainty].in_language(language)
-    first = "root-cause" if diagnosis.certainty is not Certainty.POSSIBLE else "likely-cause"
-    heading = say(first if diagnosis.rank == 1 else "cause", language)
-    yield f"## {heading} {diagnosis.rank}: {code(cause.id)} ({certainty})"
+    yield f"## {view.heading(diagnosis)}: {code(cause.id)} ({certainty})"
     yield ""
     yield markdown(view.summary(diagnosis))
     yield ""

@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from mcdoctor.models.ids import Certainty, Severity, Verdict
+from mcdoctor.models.ids import Severity, Verdict
 from mcdoctor.models.outcome import Finding, word
 from mcdoctor.models.playbook import Language, Library
 from mcdoctor.models.report import Diagnosis, Report
@@ -129,8 +129,7 @@ def _hop(hop: HopLine) -> RenderableType:
 
 def _answer(view: View, diagnosis: Diagnosis) -> Iterable[RenderableType]:
     language = view.language
-    certain = diagnosis.certainty is not Certainty.POSSIBLE
-    title = _title(say("root-cause" if certain else "likely-cause", language))
+    title = _title(view.heading(diagnosis))
     title.append(f": {diagnosis.cause.id}", style="bold")
     title.append(f" ({CERTAINTIES[diagnosis.certainty].in_language(language)})", style="not bold")
     yield title

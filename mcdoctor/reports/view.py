@@ -157,6 +157,19 @@ class View:
         return first if not errors or any(f.severity is Severity.ERROR for f in about) else None
 
     @property
+    def wrong(self) -> bool:
+        """Something is wrong, not merely worth a look or unseen."""
+        return self.report.verdict in (Verdict.BROKEN, Verdict.DEGRADED)
+
+    def heading(self, diagnosis: Diagnosis) -> str:
+        """What a cause is called: the root cause, the most likely one, or something worth a look."""
+        if not self.wrong:
+            return say("worth-a-look", self.language)
+        if diagnosis is not self.answer:
+            return say("cause", self.language)
+        return say("root-cause" if self.certain else "likely-cause", self.language)
+
+    @property
     def rivals(self) -> tuple[Diagnosis, ...]:
         """The possible causes that rest on the very evidence that the first one rests on, that one included."""
         answer = self.answer
@@ -178,15 +191,6 @@ class View:
         return unexplained(self.report)
 
     @property
-    def warnings(self) -> tuple[Finding, ...]:
-        """Warnings that no listed cause rests on."""
-        told = [f for d in self.report.diagnoses for f in (*d.supporting, *d.explained, *d.proof, *d.against)]
-        all_warnings = [
-            f for r in self.report.ran for f in findings(r.outcome) if f.severity is Severity.WARNING and f not in told
-        ]
-        return tuple(all_warnings)
-
-    @property
     def hops(self) -> tuple[HopLine, ...]:
         """The path, source first, only the hops that this pair has or that something was found at."""
         report = self.report
@@ -196,7 +200,7 @@ class View:
                 if finding.severity is not Severity.NOTE:
                     by_hop.setdefault(finding.hop, []).append(finding)
         at_fault = {self.answer.hop, *(d.hop for d in self.rivals)} if self.answer else set()
-        if report.verdict is Verdict.HEALTHY:
+        if not self.wrong:
             at_fault = set()
         follows = [f for d in report.diagnoses if d.certainty is not Certainty.POSSIBLE for f in d.explained]
         lines = []
@@ -238,7 +242,7 @@ class View:
         left = list(report.diagnoses)
         rows: list[Row] = []
         for symptom in symptoms:
-            mine = [d for d in left if symptom in d.cause.symptoms]
+            mine = [d for d in left if _is_about(d, symptom)]
             left = [d for d in left if d not in mine]
             rows += [self._row(symptom, d) for d in mine] or [self._empty_row(symptom)]
         return (*rows, *(self._row(next(iter(d.cause.symptoms), None), d) for d in left))
@@ -255,7 +259,7 @@ class View:
 
     def _empty_row(self, symptom: Symptom) -> Row:
         seen = any(f.symptom is symptom for r in self.report.ran for f in findings(r.outcome))
-        earlier = any(symptom in d.cause.symptoms for d in self.report.diagnoses)
+        earlier = any(_is_about(d, symptom) for d in self.report.diagnoses)
         book = self.library.playbooks.get(symptom)
         look = fill(book.look.in_language(self.language), self.slots) if book else ""
         said = "" if earlier else say("no-cause-matched" if seen else "not-seen-now", self.language)
@@ -277,6 +281,12 @@ class View:
             return (line(run.title),)
         shown = [f for f in outcome.findings if f.severity is not Severity.NOTE]
         return tuple(dict.fromkeys(self.sentence(f) for f in shown))
+
+
+def _is_about(diagnosis: Diagnosis, symptom: Symptom) -> bool:
+    """True when the cause is known for the symptom, or rests on a finding of it here."""
+    found = (*diagnosis.supporting, *diagnosis.explained)
+    return symptom in diagnosis.cause.symptoms or any(f.symptom is symptom for f in found)
 
 
 def sentence(finding: Finding, flow: Flow, library: Library, language: Language) -> str:

@@ -100,7 +100,7 @@ WORDS: Mapping[str, Text] = {
     # headline
     "works": _t("{source} reaches {destination}.", "{source}에서 {destination}까지 요청이 전달됩니다."),
     "works-with-warnings": _t(
-        "{source} reaches {destination}; {count} warning(s).",
+        "{source} reaches {destination}. Warnings: {count}.",
         "{source}에서 {destination}까지 요청이 전달됩니다. 경고 {count}건이 있습니다.",
     ),
     "nothing-sent": _t(
@@ -117,6 +117,7 @@ WORDS: Mapping[str, Text] = {
     # sections
     "path": _t("Path", "경로"),
     "root-cause": _t("Root cause", "근본 원인"),
+    "worth-a-look": _t("Worth a look", "살펴볼 점"),
     "likely-cause": _t("Most likely cause", "가장 유력한 원인"),
     "evidence": _t("Evidence", "근거"),
     "evidence-any": _t("Evidence, any of", "근거(하나 이상)"),

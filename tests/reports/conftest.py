@@ -120,6 +120,16 @@ def healthy(library: Library) -> Report:
     return report(library, runs, means="live")
 
 
+def warned(library: Library) -> Report:
+    odd = Finding(id="dns-search-wildcard", hop=Hop.SOURCE_DNS, subject="backend", severity=Severity.WARNING,
+                  symptom=Symptom.DNS_PERSISTENT_FAILURE, args={"name": "backend"})  # fmt: skip
+    runs = (
+        ran("dns-search-is-safe", Failed((odd,))),
+        ran("request-reaches-backend", Passed()),
+    )
+    return report(library, runs, means="live")
+
+
 def silent_port(library: Library) -> Report:
     tcp = fact(TcpConnect, address="10.2.0.9", port=8443, result="timeout", ms=3000.0, tries=5, successes=0)
     blind = Blind(
@@ -172,7 +182,8 @@ def hostile(library: Library) -> Report:
 
 
 SAMPLES = {
-    "black-hole": black_hole, "healthy": healthy, "silent-port": silent_port, "static": static, "hostile": hostile,
+    "black-hole": black_hole, "healthy": healthy, "warned": warned,
+    "silent-port": silent_port, "static": static, "hostile": hostile,
 }  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from mcdoctor.models.report import Report
 from mcdoctor.reports import FORMATS, clean, render, words
 
 GOLDEN = Path(__file__).parent / "golden"
-SAMPLES = ("black-hole", "healthy", "silent-port", "static", "hostile")
+SAMPLES = ("black-hole", "healthy", "warned", "silent-port", "static", "hostile")
 SCHEMA = json.loads((files("mcdoctor.reports") / "report.schema.json").read_text("utf-8"))
 SUFFIX = {"text": "txt", "markdown": "md", "json": "json"}
 
