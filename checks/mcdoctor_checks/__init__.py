@@ -1,7 +1,15 @@
 """The checks that ship with mcdoctor, a room a layer."""
 
 from mcdoctor.check import Check
-from mcdoctor_checks import flow
+from mcdoctor_checks import dns, endpoints, flow, mtu, netpol, request, tcp
 
-CHECKS: tuple[Check, ...] = (*flow.CHECKS,)
+CHECKS: tuple[Check, ...] = (
+    *flow.CHECKS,
+    *endpoints.CHECKS,
+    *dns.CHECKS,
+    *netpol.CHECKS,
+    *tcp.CHECKS,
+    *mtu.CHECKS,
+    *request.CHECKS,
+)
 """Every built-in check: the one explicit list."""
