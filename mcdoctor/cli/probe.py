@@ -72,7 +72,9 @@ def dns(
     requests: list[ProbeRequest] = []
     servers: Sequence[str | None] = [server] if server else _nameservers(output, ReadResolvConf())
     for one in servers:
-        requests.append(AskDns(name=name, type=type, server=one, transport=transport.value, tries=tries, timeout=timeout))
+        requests.append(
+            AskDns(name=name, type=type, server=one, transport=transport.value, tries=tries, timeout=timeout)
+        )
     _run(requests, output)
 
 
@@ -89,13 +91,17 @@ def tcp(
     host, port = _target(target)
     name = None if _is_address(host) else host
     needed = _port(port, target)
-    _run([ConnectTcp(address=a, port=needed, name=name, tries=tries, timeout=timeout) for a in _addresses(host)], output)
+    _run(
+        [ConnectTcp(address=a, port=needed, name=name, tries=tries, timeout=timeout) for a in _addresses(host)], output
+    )
 
 
 @app.command()
 def mtu(
     target: Annotated[str, typer.Argument(metavar="HOST[:PORT]")],
-    tls: Annotated[bool | None, typer.Option("--tls/--http", help="What the port speaks; 443 and 8443 are TLS.")] = None,
+    tls: Annotated[
+        bool | None, typer.Option("--tls/--http", help="What the port speaks; 443 and 8443 are TLS.")
+    ] = None,
     host_header: Annotated[str | None, typer.Option("--host", help="Host header or server name to send.")] = None,
     timeout: TimeoutOption = 3.0,
     output: OutputOption = Output.text,
@@ -138,9 +144,13 @@ def tls(
 @app.command()
 def request(
     url: Annotated[str, typer.Argument(metavar="URL")],
-    address: Annotated[str | None, typer.Option("--address", help="Dial this address; Host and SNI stay the URL's.")] = None,
+    address: Annotated[
+        str | None, typer.Option("--address", help="Dial this address; Host and SNI stay the URL's.")
+    ] = None,
     method: Annotated[str, typer.Option("--method", "-X")] = "GET",
-    header: Annotated[list[str] | None, typer.Option("--header", "-H", help="'Name: value'; repeat for several.")] = None,
+    header: Annotated[
+        list[str] | None, typer.Option("--header", "-H", help="'Name: value'; repeat for several.")
+    ] = None,
     protocol: Annotated[Protocol, typer.Option("--protocol")] = Protocol.http1,
     count: Annotated[int, typer.Option("--count", min=1, max=1000, help="Requests, at most five a second.")] = 1,
     keep: Annotated[bool, typer.Option("--keep", help="Keep one connection for all.")] = False,
@@ -183,8 +193,11 @@ def path(
     from mcdoctor.models.requests import TracePath
 
     host, port = _target(target)
-    means = protocol.value if protocol else ("tcp" if port else "udp")
-    _run([TracePath(address=_addresses(host)[0], port=port, protocol=means, max_hops=max_hops, timeout=timeout)], output)
+    means = protocol or (TraceProtocol.tcp if port else TraceProtocol.udp)
+    request = TracePath(
+        address=_addresses(host)[0], port=port, protocol=means.value, max_hops=max_hops, timeout=timeout
+    )
+    _run([request], output)
 
 
 @app.command()
@@ -193,11 +206,12 @@ def environment(output: OutputOption = Output.text) -> None:
     from mcdoctor.models.requests import DetectCapture, ReadInterfaces, ReadListeners, ReadResolvConf, ReadSysctl
 
     names = ("net.ipv4.ip_local_port_range", "net.ipv4.tcp_mtu_probing", "net.ipv4.ip_no_pmtu_disc",
-             "net.ipv4.ping_group_range", "net.ipv4.tcp_syn_retries", "net.ipv4.tcp_tw_reuse", "net.ipv6.conf.all.disable_ipv6")  # fmt: skip
+             "net.ipv4.ping_group_range", "net.ipv4.tcp_syn_retries", "net.ipv4.tcp_tw_reuse",
+             "net.ipv6.conf.all.disable_ipv6")  # fmt: skip
     _run([ReadResolvConf(), ReadInterfaces(), DetectCapture(), ReadListeners(), ReadSysctl(names=names)], output)
 
 
-# --- what the commands share -------------------------------------------------------------------------------------------
+# --- what the commands share ----------------------------------------------------------------------------------------
 
 
 def _target(text: str) -> tuple[str, int | None]:
@@ -280,7 +294,18 @@ def _show(facts: Iterable[Fact], output: Output) -> None:
 
 
 _SAID = ("result", "rcode", "status", "ms")  # first, in this order, without their names
-_LEFT_OUT = ("kind", "at", "vantage", "uid", "counters", "offloads", "resolver", "interval_ms", "edns_size", "source_port")
+_LEFT_OUT = (
+    "kind",
+    "at",
+    "vantage",
+    "uid",
+    "counters",
+    "offloads",
+    "resolver",
+    "interval_ms",
+    "edns_size",
+    "source_port",
+)
 
 
 def words(fact: Fact) -> str:
@@ -290,7 +315,11 @@ def words(fact: Fact) -> str:
 
     record = to_record(fact)
     subject = fact.subject
-    left = {k: v for k, v in record.items() if k not in _LEFT_OUT and k not in _SAID and v not in (None, [], {}) and v != subject}
+    left = {
+        k: v
+        for k, v in record.items()
+        if k not in _LEFT_OUT and k not in _SAID and v not in (None, [], {}) and v != subject
+    }
     head = [record["kind"].replace("_", "-"), subject]
     head += [_value(record[k]) + (" ms" if k == "ms" else "") for k in _SAID if record.get(k) is not None]
     lines = []

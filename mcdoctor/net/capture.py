@@ -22,7 +22,9 @@ _SIGNS = {15001, 15006, 15021, 15090, _ZTUNNEL, 4140, 4143, 4191}
 
 def detect(request: DetectCapture, vantage: Vantage, deadline: float) -> Iterator[Fact]:
     """Yields Interception. An outbound proxy port means captured unless this uid goes past it; so does an answer of
-    a TEST-NET address. Neither of the two is `captured: false`; when the listeners cannot be read and nobody answers, Blind."""
+    a TEST-NET address. Neither of the two is `captured: false`. Blind when the listeners cannot be read and nobody
+    answers.
+    """
     evidence: list[str] = []
     nowhere = next((a for a in _NOWHERE if not system.on_link(a)), _NOWHERE[-1])  # a laboratory may use one of them
     try:

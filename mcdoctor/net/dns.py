@@ -202,7 +202,11 @@ class _Direct:
     def ask(self) -> Reply:
         reply = self._once(EDNS_SIZE)
         # a server that does not know EDNS says so with these; what a client without EDNS gets is what counts
-        if reply.rcode == "FORMERR" or (reply.rcode == "NOTIMP" and reply.result == "answered") or reply.unseen == _BADVERS:
+        if (
+            reply.rcode == "FORMERR"
+            or (reply.rcode == "NOTIMP" and reply.result == "answered")
+            or reply.unseen == _BADVERS
+        ):
             again = self._once(None)
             if again.result == "answered":
                 return again
@@ -328,9 +332,7 @@ def _udp_failure(number: int, icmp: IcmpError | None) -> DnsResult:
 _BADVERS = "the server answered BADVERS"
 
 
-def _read(
-    query: dns.message.Message, data: bytes, start: float, edns: int | None, source: int | None
-) -> Reply | None:
+def _read(query: dns.message.Message, data: bytes, start: float, edns: int | None, source: int | None) -> Reply | None:
     """The reply in these bytes, or None when they are no reply to this query: another id, another question."""
     ms = wire.ms_since(start)
     if len(data) < 12 or int.from_bytes(data[:2], "big") != query.id or not data[2] & 0x80:

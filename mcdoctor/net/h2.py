@@ -48,7 +48,11 @@ def exchange(stream: Stream, to: Destination, request: SendRequest, done: Exchan
     else:
         connection = stream.tag = _Connection(Decoder())
         settings = b"\x00\x02\x00\x00\x00\x00" + b"\x00\x04" + _WINDOW.to_bytes(4, "big")  # no push; stream window
-        begin = PREFACE + frame(SETTINGS, 0, 0, settings) + frame(WINDOW_UPDATE, 0, 0, (_WINDOW - 65_535).to_bytes(4, "big"))
+        begin = (
+            PREFACE
+            + frame(SETTINGS, 0, 0, settings)
+            + frame(WINDOW_UPDATE, 0, 0, (_WINDOW - 65_535).to_bytes(4, "big"))
+        )
     number = connection.next_stream
     connection.next_stream += 2
     head, body = _message(to, request)
@@ -66,7 +70,12 @@ def _message(to: Destination, request: SendRequest) -> tuple[bytes, bytes | None
     authority = given.pop("host", to.authority)
     for name in ("connection", "keep-alive", "transfer-encoding", "upgrade", "proxy-connection"):
         given.pop(name, None)
-    fields = {":method": "POST" if grpc else request.method, ":scheme": to.scheme, ":path": to.path, ":authority": authority}
+    fields = {
+        ":method": "POST" if grpc else request.method,
+        ":scheme": to.scheme,
+        ":path": to.path,
+        ":authority": authority,
+    }
     fields |= {"user-agent": "mcdoctor", "accept": "*/*"}
     body: bytes | None = request.body.encode() if request.body else None
     if grpc:
@@ -204,28 +213,23 @@ def _integer(value: int) -> bytes:
     return out + bytes((value,))
 
 
-_STATIC = tuple(
-    (name, value)
-    for name, _, value in (
-        entry.partition(" ")
-        for entry in (
-            ":authority|:method GET|:method POST|:path /|:path /index.html|:scheme http|:scheme https|:status 200|:status 204"
-            "|:status 206|:status 304|:status 400|:status 404|:status 500|accept-charset|accept-encoding gzip, deflate"
-            "|accept-language|accept-ranges|accept|access-control-allow-origin|age|allow|authorization|cache-control"
-            "|content-disposition|content-encoding|content-language|content-length|content-location|content-range"
-            "|content-type|cookie|date|etag|expect|expires|from|host|if-match|if-modified-since|if-none-match|if-range"
-            "|if-unmodified-since|last-modified|link|location|max-forwards|proxy-authenticate|proxy-authorization|range"
-            "|referer|refresh|retry-after|server|set-cookie|strict-transport-security|transfer-encoding|user-agent|vary|via"
-            "|www-authenticate"
-        ).split("|")
-    )
+_STATIC_TABLE = (
+    ":authority|:method GET|:method POST|:path /|:path /index.html|:scheme http|:scheme https|:status 200|"
+    ":status 204|:status 206|:status 304|:status 400|:status 404|:status 500|accept-charset|accept-"
+    "encoding gzip, deflate|accept-language|accept-ranges|accept|access-control-allow-origin|age|allow|"
+    "authorization|cache-control|content-disposition|content-encoding|content-language|content-length|"
+    "content-location|content-range|content-type|cookie|date|etag|expect|expires|from|host|if-match|if-"
+    "modified-since|if-none-match|if-range|if-unmodified-since|last-modified|link|location|max-forwards|"
+    "proxy-authenticate|proxy-authorization|range|referer|refresh|retry-after|server|set-cookie|strict-"
+    "transport-security|transfer-encoding|user-agent|vary|via|www-authenticate"
 )
+_STATIC = tuple((name, value) for name, _, value in (entry.partition(" ") for entry in _STATIC_TABLE.split("|")))
 
 # RFC 7541 appendix B: the code is canonical, so the lengths (each a letter, 5 bits is A) say all of it
 _LENGTHS = (
-    "ISXXXXXXXTZXXZXXXXXXXXZXXXXXXXXXBFFHIBDGFFDGDBBBAAABBBBBBBCDKBHFIBCCCCCCCCCCCCCCCCCCCCCCDCDIOIJBKABABABBBACCBBBABCBAABCC"
-    "CCCKGJIXPRPPRRRSRSSSSSTSTTRSTSSSSQRSRSSTRQPRRSSQSRRTQRSSQQRQSRSSPRRRSRRSVVPORSRUVVVWWVTUOQVWWVWTQQVVXWWWPTPQRQQSRRUUTTVSVWV"
-    "VWWWWWXWWWWWVZ"
+    "ISXXXXXXXTZXXZXXXXXXXXZXXXXXXXXXBFFHIBDGFFDGDBBBAAABBBBBBBCDKBHFIBCCCCCCCCCCCCCCCCCCCCCCDCDIOIJBKABA"
+    "BABBBACCBBBABCBAABCCCCCKGJIXPRPPRRRSRSSSSSTSTTRSTSSSSQRSRSSTRQPRRSSQSRRTQRSSQQRQSRSSPRRRSRRSVVPORSRU"
+    "VVVWWVTUOQVWWVWTQQVVXWWWPTPQRQQSRRUUTTVSVWVVWWWWWXWWWWWVZ"
 )
 
 

@@ -11,11 +11,11 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Literal
+from typing import Literal, TypeVar
 from urllib.parse import urlsplit
 
 from mcdoctor.models.facts import Fact, HttpRequest, HttpResult, HttpSample, HttpSeries
@@ -24,11 +24,14 @@ from mcdoctor.models.requests import SendRequest
 from mcdoctor.models.vantage import Vantage
 from mcdoctor.net import tcp, wire
 
+T = TypeVar("T")
+
 MIN_INTERVAL = 0.2  # at most five requests a second to one destination, whoever asks for a series
 _MAX_HEAD, _MAX_BODY = 64 << 10, 1 << 20
 _HEADERS = frozenset(
-    ("server", "via", "location", "content-type", "content-length", "retry-after", "connection", "x-served-by", "x-request-id",
-     "grpc-status", "grpc-message", "www-authenticate", "alt-svc", "x-forwarded-for", "x-cache", "proxy-status", "upgrade")
+    ("server", "via", "location", "content-type", "content-length", "retry-after", "connection", "x-served-by",
+     "x-request-id", "grpc-status", "grpc-message", "www-authenticate", "alt-svc", "x-forwarded-for", "x-cache",
+     "proxy-status", "upgrade")
 )  # fmt: skip
 _PREFIXES = ("x-envoy-", "l5d-", "x-b3-", "x-istio-")
 
@@ -110,7 +113,9 @@ def probe(request: SendRequest, vantage: Vantage, deadline: float) -> Iterator[F
         for index in range(request.count):
             if index and time.monotonic() >= deadline:
                 break
-            if request.count > 1 and not _PACE.wait((destination.address, destination.port), request.interval, deadline):
+            if request.count > 1 and not _PACE.wait(
+                (destination.address, destination.port), request.interval, deadline
+            ):
                 break
             exchanges.append(line.exchange(keep=request.keep and index < request.count - 1))
     except OSError as error:
@@ -303,10 +308,10 @@ class Stream:
     def more(self) -> bool:
         """Reads what there is into the buffer; False at the end of the stream."""
         data = self._do(lambda: self._sock.recv(65536))
-        self.buffer += data or b""
+        self.buffer += data
         return bool(data)
 
-    def _do(self, action):  # type: ignore[no-untyped-def]
+    def _do(self, action: Callable[[], T]) -> T:
         remaining = self.until - time.monotonic()
         if remaining <= 0:
             raise HttpFailure("timeout", "timeout")

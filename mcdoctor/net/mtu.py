@@ -199,7 +199,9 @@ def _datagrams(
             if not sizes:
                 break
             if protocol == "udp":
-                time.sleep(max(0.0, min(0.6, until - time.monotonic() - 0.4)))  # the far kernel's ration grows by one a second
+                time.sleep(
+                    max(0.0, min(0.6, until - time.monotonic() - 0.4))
+                )  # the far kernel's ration grows by one a second
             burst(tally, sizes, send, until)
     finally:
         send.close()

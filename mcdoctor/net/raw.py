@@ -1,7 +1,7 @@
 """Path MTU with raw packets, where NET_RAW is granted: SYNs with padding to the real port, echo requests otherwise.
 
-Packets are made and read with scapy layers, which are imported only here and only then. A SYN may carry data (RFC 9293);
-hosts acknowledge the SYN and leave the data, so a SYN-ACK or RST shows that a packet of that size arrived, past filters
+Packets are made and read with scapy layers, which are imported only here and only then. A SYN may carry data (RFC
+9293); hosts acknowledge the SYN and leave the data, so a SYN-ACK or RST shows that a packet of that size arrived, past filters
 that know the port. IPv4 only: elsewhere the other levels stand alone.
 """
 
@@ -68,7 +68,9 @@ class _Raw:
         self._out = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
         wire.do_not_fragment(self._out)
         self._out.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 18)
-        self.inputs = [socket.socket(socket.AF_INET, socket.SOCK_RAW, p) for p in (socket.IPPROTO_ICMP, socket.IPPROTO_TCP)]
+        self.inputs = [
+            socket.socket(socket.AF_INET, socket.SOCK_RAW, p) for p in (socket.IPPROTO_ICMP, socket.IPPROTO_TCP)
+        ]
         self._base = random.randrange(40_000, 60_000)
         self._sent = 0
 

@@ -3,7 +3,8 @@
 Forward: connections whose segments are limited to different sizes (TCP_MAXSEG) each send a valid, long beginning of a
 conversation: an HTTP request with a padded header, or a TLS ClientHello with a padding extension (RFC 7685). Whether
 full segments are acknowledged, or sent again and again while a connection with small segments gets through, is in
-TCP_INFO. Reverse: a short request with usual and with small segments; the peer's segments obey the MSS that we announce.
+TCP_INFO. Reverse: a short request with usual and with small segments; the peer's segments obey the MSS that we
+announce.
 """
 
 from __future__ import annotations
@@ -148,7 +149,9 @@ def _settle(tally: mtu.Tally, runs: list[_Run]) -> None:
             continue
         info = tcp.tcp_info(run.sock)
         again = info.total_retrans - run.first.total_retrans
-        acked = info.bytes_acked > len(run.payload) or (info.unacked == 0 and info.data_segs_out > 0) or run.received > 0
+        acked = (
+            info.bytes_acked > len(run.payload) or (info.unacked == 0 and info.data_segs_out > 0) or run.received > 0
+        )
         if run.small:
             tally.control_sent += max(1, info.data_segs_out)
             tally.control_lost += min(max(1, info.data_segs_out), again if acked else max(1, again))

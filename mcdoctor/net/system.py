@@ -27,7 +27,15 @@ from mcdoctor.net import wire
 from mcdoctor.net.dns import libc
 
 _PROC = Path("/proc")
-_OWN_NAMES = {"localhost", "ip6-localhost", "ip6-loopback", "ip6-localnet", "ip6-mcastprefix", "ip6-allnodes", "ip6-allrouters"}
+_OWN_NAMES = {
+    "localhost",
+    "ip6-localhost",
+    "ip6-loopback",
+    "ip6-localnet",
+    "ip6-mcastprefix",
+    "ip6-allnodes",
+    "ip6-allrouters",
+}
 
 
 def resolv_conf(request: ReadResolvConf, vantage: Vantage, deadline: float) -> Iterator[Fact]:
@@ -276,7 +284,9 @@ def on_link(address: str) -> bool:
 def _look_up(address: str, flags: int) -> tuple[tuple[int, ...], dict[int, bytes]]:
     af = socket.AF_INET6 if wire.is_v6(address) else socket.AF_INET
     raw = socket.inet_pton(af, address)
-    body = struct.pack("=BBBBBBBBI", af, len(raw) * 8, 0, 0, 0, 0, 0, 0, flags) + struct.pack("=HH", 4 + len(raw), 1) + raw
+    body = (
+        struct.pack("=BBBBBBBBI", af, len(raw) * 8, 0, 0, 0, 0, 0, 0, flags) + struct.pack("=HH", 4 + len(raw), 1) + raw
+    )
     for _, message in _ask_kernel(_GETROUTE, 0, body):
         return struct.unpack_from("=BBBBBBBB", message), attributes(message[12:])
     raise OSError(errno.ENETUNREACH, "no answer")
@@ -330,7 +340,12 @@ def sysctl(request: ReadSysctl, vantage: Vantage, deadline: float) -> Iterator[F
 def listening() -> list[Socket]:
     """Listening TCP and bound, unconnected UDP sockets of this network namespace; raises OSError."""
     found = []
-    for file, protocol, state in (("tcp", "tcp", "0A"), ("tcp6", "tcp", "0A"), ("udp", "udp", "07"), ("udp6", "udp", "07")):
+    for file, protocol, state in (
+        ("tcp", "tcp", "0A"),
+        ("tcp6", "tcp", "0A"),
+        ("udp", "udp", "07"),
+        ("udp6", "udp", "07"),
+    ):
         try:
             text = (_PROC / "net" / file).read_text("utf-8", "replace")
         except FileNotFoundError:  # no IPv6 here

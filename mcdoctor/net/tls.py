@@ -1,8 +1,8 @@
 """TLS handshakes: what both sides said, whatever the certificates are worth; the judgement of the chain apart.
 
 The handshake runs over memory buffers, so that bytes which are no TLS are seen as they came. OpenSSL's message callback
-(`SSLContext._msg_callback`, private, in CPython since 3.8; guarded) shows the handshake messages in the clear: the whole
-chain, the request for a client certificate with its issuers, alerts of both sides with who sent them.
+(`SSLContext._msg_callback`, private, in CPython since 3.8; guarded) shows the handshake messages in the clear: the
+whole chain, the request for a client certificate with its issuers, alerts of both sides with who sent them.
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ def probe(request: ShakeTls, vantage: Vantage, deadline: float) -> Iterator[Fact
     try:
         fact = _shake(request, vantage, address, until)
     except OSError as error:
-        yield wire.blind(vantage, TlsHandshake, about, f"no socket could be opened here: {wire.errno_name(error.errno)}")
+        yield wire.blind(
+            vantage, TlsHandshake, about, f"no socket could be opened here: {wire.errno_name(error.errno)}"
+        )
         return
     except ValueError as error:  # a server name that is none
         yield wire.blind(vantage, TlsHandshake, about, f"the handshake cannot be begun: {plain(str(error), 200)}")
@@ -105,7 +107,11 @@ def _shake(request: ShakeTls, vantage: Vantage, address: str, until: float) -> T
             result = _converse(sock, tls, incoming, outgoing, talk, until)
             if result == "ok":
                 ms = wire.ms_since(start)
-                version, cipher, alpn = tls.version(), tls.cipher(), tls.selected_alpn_protocol()  # gone after a refusal
+                version, cipher, alpn = (
+                    tls.version(),
+                    tls.cipher(),
+                    tls.selected_alpn_protocol(),
+                )  # gone after a refusal
                 post = _afterwards(sock, tls, incoming, outgoing, talk, until)
     if result != "ok":
         ms = wire.ms_since(start)

@@ -100,7 +100,11 @@ def _send(request: TracePath, address: str, ttl: int) -> _Hop:
                     raise OSError(failed, "connect")
         else:
             sock.connect((address, 0 if request.protocol == "icmp" else request.port or _PORT + ttl))
-            body = struct.pack("!BBHHH", 128 if v6 else 8, 0, 0, 0, ttl) + bytes(24) if request.protocol == "icmp" else bytes(24)
+            body = (
+                struct.pack("!BBHHH", 128 if v6 else 8, 0, 0, 0, ttl) + bytes(24)
+                if request.protocol == "icmp"
+                else bytes(24)
+            )
             sock.send(body)
     except BaseException:
         sock.close()
@@ -117,9 +121,9 @@ def _collect(batch: list[_Hop], address: str, end: float) -> None:
             poller.register(one.sock, select.POLLIN | (select.POLLOUT if one.sock.type == socket.SOCK_STREAM else 0))
     while waiting and time.monotonic() < end:
         for descriptor, events in poller.poll(max(0.0, end - time.monotonic()) * 1000):
-            one = waiting.get(descriptor)
-            if one is None:
+            if descriptor not in waiting:  # let go since poll saw it
                 continue
+            one = waiting[descriptor]
             failed = one.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             opened = one.sock.type == socket.SOCK_STREAM and not failed and bool(events & select.POLLOUT)
             _look(one, address, failed, opened)

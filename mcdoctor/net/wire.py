@@ -125,7 +125,13 @@ def proxy_view(vantage: Vantage) -> tuple[int, bool | None]:
 
 def blind(vantage: Vantage, kind: type[Fact], about: str, reason: str, command: str | None = None) -> Blind:
     return Blind(
-        at=now(), vantage=vantage, cluster=vantage.cluster, wanted=kind.KIND, about=about, reason=reason, command=command
+        at=now(),
+        vantage=vantage,
+        cluster=vantage.cluster,
+        wanted=kind.KIND,
+        about=about,
+        reason=reason,
+        command=command,
     )
 
 

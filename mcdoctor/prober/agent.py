@@ -1,8 +1,8 @@
 """The far end: reads requests as JSON lines, runs them in a bounded pool, writes facts as JSON lines.
 
 The first line in is the configuration `{"nonce": …, "vantage": {…}, "deadline": seconds}`, then one request a line:
-`{"id", "operation", "budget", "request": {…}}`. Every line out begins with the nonce and a blank, so that text of others
-on the same stream is told apart: first `{"hello": {…}}`, then `{"id", "fact": {…}}` and `{"id", "done": true}`.
+`{"id", "operation", "budget", "request": {…}}`. Every line out begins with the nonce and a blank, so that text of
+others on the same stream is told apart: first `{"hello": {…}}`, then `{"id", "fact": {…}}` and `{"id", "done": true}`.
 It ends at the end of its input, on SIGTERM and at its own deadline. A bare Python 3.11 is enough.
 """
 

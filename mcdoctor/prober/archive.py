@@ -14,23 +14,24 @@ from functools import cache
 from pathlib import Path
 
 _OURS = (
-    "__init__", "models/__init__", "models/codec", "models/facts", "models/record", "models/redact", "models/requests",
-    "models/vantage", "net/__init__", "net/capture", "net/dns", "net/h2", "net/http", "net/mtu", "net/operations", "net/raw",
-    "net/stream", "net/system", "net/tcp", "net/tls", "net/trace", "net/wire", "prober/__init__", "prober/agent",
+    "__init__", "models/__init__", "models/codec", "models/facts", "models/record", "models/redact",
+    "models/requests", "models/vantage", "net/__init__", "net/capture", "net/dns", "net/h2", "net/http", "net/mtu",
+    "net/operations", "net/raw", "net/stream", "net/system", "net/tcp", "net/tls", "net/trace", "net/wire",
+    "prober/__init__", "prober/agent",
 )  # fmt: skip
 # what dns.message needs, and the record types that a resolver answers with
 _DNS = (
-    "__init__", "_features", "_file_util", "_immutable_ctx", "_render_util", "_text_util", "edns", "entropy", "enum",
-    "exception", "flags", "immutable", "inet", "ipv4", "ipv6", "message", "name", "opcode", "rcode", "rdata", "rdataclass",
-    "rdataset", "rdatatype", "renderer", "rrset", "set", "style", "tokenizer", "tsig", "ttl", "update", "version", "wire",
-    "wirebase", "node", "zone", "grange", "transaction", "serial",
-    "rdtypes/__init__", "rdtypes/util", "rdtypes/svcbbase", "rdtypes/mxbase", "rdtypes/nsbase", "rdtypes/txtbase",
-    "rdtypes/dsbase", "rdtypes/dnskeybase", "rdtypes/euibase", "rdtypes/tlsabase",
-    "rdtypes/ANY/__init__", "rdtypes/ANY/CNAME", "rdtypes/ANY/DNAME", "rdtypes/ANY/MX", "rdtypes/ANY/NS", "rdtypes/ANY/OPT",
-    "rdtypes/ANY/PTR", "rdtypes/ANY/SOA", "rdtypes/ANY/TSIG", "rdtypes/ANY/TXT", "rdtypes/ANY/RRSIG", "rdtypes/ANY/NSEC",
+    "__init__", "_features", "_file_util", "_immutable_ctx", "_render_util", "_text_util", "edns", "entropy",
+    "enum", "exception", "flags", "immutable", "inet", "ipv4", "ipv6", "message", "name", "opcode", "rcode",
+    "rdata", "rdataclass", "rdataset", "rdatatype", "renderer", "rrset", "set", "style", "tokenizer", "tsig", "ttl",
+    "update", "version", "wire", "wirebase", "node", "zone", "grange", "transaction", "serial", "rdtypes/__init__",
+    "rdtypes/util", "rdtypes/svcbbase", "rdtypes/mxbase", "rdtypes/nsbase", "rdtypes/txtbase", "rdtypes/dsbase",
+    "rdtypes/dnskeybase", "rdtypes/euibase", "rdtypes/tlsabase", "rdtypes/ANY/__init__", "rdtypes/ANY/CNAME",
+    "rdtypes/ANY/DNAME", "rdtypes/ANY/MX", "rdtypes/ANY/NS", "rdtypes/ANY/OPT", "rdtypes/ANY/PTR",
+    "rdtypes/ANY/SOA", "rdtypes/ANY/TSIG", "rdtypes/ANY/TXT", "rdtypes/ANY/RRSIG", "rdtypes/ANY/NSEC",
     "rdtypes/ANY/NSEC3", "rdtypes/ANY/DS", "rdtypes/ANY/DNSKEY", "rdtypes/ANY/CAA", "rdtypes/ANY/HINFO",
-    "rdtypes/IN/__init__", "rdtypes/IN/A", "rdtypes/IN/AAAA", "rdtypes/IN/SRV", "rdtypes/IN/SVCB", "rdtypes/IN/HTTPS",
-    "rdtypes/IN/NAPTR",
+    "rdtypes/IN/__init__", "rdtypes/IN/A", "rdtypes/IN/AAAA", "rdtypes/IN/SRV", "rdtypes/IN/SVCB",
+    "rdtypes/IN/HTTPS", "rdtypes/IN/NAPTR",
 )  # fmt: skip
 # what the raw level imports, said by scapy itself: its versions differ
 _LIST_SCAPY = (
@@ -41,7 +42,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 @cache
-def build(*, raw: bool = False) -> bytes:
+def archive(*, raw: bool = False) -> bytes:
     """The zip. `raw` packs the scapy layers too: worth it only where the container is granted NET_RAW."""
     entries: dict[str, bytes] = {}
     ours = Path(__file__).resolve().parents[1]
@@ -52,9 +53,9 @@ def build(*, raw: bool = False) -> bytes:
         entries |= _scapy()
     entries["__main__.py"] = b"from mcdoctor.prober.agent import main\n\nmain()\n"
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as out:
         for path in sorted(entries):
-            archive.writestr(zipfile.ZipInfo(path, _EPOCH), entries[path], zipfile.ZIP_DEFLATED, 9)
+            out.writestr(zipfile.ZipInfo(path, _EPOCH), entries[path], zipfile.ZIP_DEFLATED, 9)
     return buffer.getvalue()
 
 

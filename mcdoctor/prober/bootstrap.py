@@ -2,7 +2,8 @@
 
 Nothing is written to disk where memfd_create works, so a read-only root file system is enough. The stream is one line
 `LENGTH ENCODING\\n` (`raw` or `b64`), that many bytes, and from then on the agent's own lines. When nobody sends it
-within 90 s, it ends: a container whose creator died before attaching must not stay (process 1 needs a handler for that).
+within 90 s, it ends: a container whose creator died before attaching must not stay (process 1 needs a handler for
+that).
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from collections.abc import Sequence
 # kept short and free of quotes that shells would fight over; 3.11 is checked here since the agent's own code cannot be
 PROGRAM = """
 import sys,os,signal
-if sys.version_info<(3,11): print("mcdoctor: Python 3.11 or newer is needed, this image has",sys.version.split()[0],flush=True); sys.exit(3)
+def stop(*words): print("mcdoctor:",*words,flush=True); sys.exit(3)
+if sys.version_info<(3,11): stop("Python 3.11 or newer is needed, this image has",sys.version.split()[0])
 signal.signal(14,lambda *_:os._exit(3)); signal.alarm(90)
 r=sys.stdin.buffer
 h=r.readline().split()
-if len(h)!=2: print("mcdoctor: the prober was not sent",flush=True); sys.exit(3)
+if len(h)!=2: stop("the prober was not sent")
 n=int(h[0]); b=r.read(n)
-if len(b)<n: print("mcdoctor: the prober was cut short on its way:",len(b),"of",n,"bytes",flush=True); sys.exit(3)
+if len(b)<n: stop("the prober was cut short on its way:",len(b),"of",n,"bytes")
 signal.alarm(0)
 if h[1]==b"b64":
     import base64; b=base64.b64decode(b)
@@ -30,9 +32,11 @@ except (OSError,AttributeError):
     p=None
     for d in ("/dev/shm","/tmp","/var/tmp",os.getcwd()):
         try:
-            q=os.path.join(d,"mcdoctor-%d.zip"%os.getpid()); f=os.open(q,os.O_CREAT|os.O_EXCL|os.O_RDWR,0o600); os.write(f,b) ; p=q; break
+            q=os.path.join(d,"mcdoctor-%d.zip"%os.getpid())
+            with open(os.open(q,os.O_CREAT|os.O_EXCL|os.O_RDWR,0o600),"wb") as f: f.write(b)
+            p=q; break
         except OSError: pass
-if p is None: print("mcdoctor: no place for the prober: memfd_create, /dev/shm and /tmp all fail",flush=True); sys.exit(3)
+if p is None: stop("no place for the prober: memfd_create, /dev/shm and /tmp all fail")
 sys.path.insert(0,p)
 from mcdoctor.prober.agent import main
 main(r)

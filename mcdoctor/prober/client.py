@@ -68,7 +68,9 @@ class _Open:
 class StreamProber:
     """A Prober at the other end of two byte streams. Thread-safe; every open request ends when the stream is lost."""
 
-    def __init__(self, reader: Reader, writer: Writer, vantage: Vantage, *, on_close: Callable[[], object] | None = None) -> None:
+    def __init__(
+        self, reader: Reader, writer: Writer, vantage: Vantage, *, on_close: Callable[[], object] | None = None
+    ) -> None:
         """Call `start` next. `on_close` runs once, after the streams are let go: end a process, detach."""
         self._reader, self._writer, self._vantage, self._on_close = reader, writer, vantage, on_close
         self._nonce = f"mcd-{secrets.token_hex(8)}"
@@ -253,6 +255,3 @@ def _hello(data: Mapping[str, Any]) -> Hello:
         capabilities=tuple(plain(str(c), 40) for c in found) if isinstance(found, list) else (),
         ping=bool(data.get("ping")),
     )
-
-
-

@@ -98,6 +98,3 @@ def spawn(
         stdout.close()
 
     return StreamProber(stdout, process.stdin, vantage, on_close=end).start(deadline=deadline, timeout=timeout)
-
-
-
