@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mcdoctor.policy.engine import Engine
     from mcdoctor.policy.path import Answer
     from mcdoctor.policy.question import Question, Source, Target
+    from mcdoctor.policy.smallest import Suggestion
 
 app = typer.Typer(no_args_is_help=True, help="Is this traffic allowed, which rule decides, and what would change it.")
 
@@ -309,37 +310,67 @@ def _place(ref: Any) -> str:
     return f"  {ref.file}:{ref.line}" if ref.line else f"  {ref.file}"
 
 
+def _hops(answer: Answer) -> list[dict[str, Any]]:
+    return [
+        {
+            "at": point.label,
+            "cluster": point.cluster,
+            "direction": str(point.direction),
+            "verdict": str(point.verdict),
+            "why": point.why,
+            "trace": [
+                {"layer": s.layer, "text": s.text, "object": str(s.ref) if s.ref else None, "pointer": s.pointer}
+                for s in point.trace
+            ],
+        }
+        for path in answer.paths
+        for point in path.points
+    ]
+
+
+def _changes(suggestion: Suggestion | None) -> dict[str, Any] | None:
+    if suggestion is None:
+        return None
+    return {
+        "verdict": str(suggestion.verdict),
+        "sides": [
+            {
+                "cluster": side.cluster,
+                "direction": str(side.direction),
+                "deliberate": [f"{d.ref} {d.pointer}" for d in side.deliberate],
+                "why": side.why,
+                "options": [
+                    {
+                        "text": option.text,
+                        "new": option.new,
+                        "opensPairs": option.opens,
+                        "opensAddresses": option.addresses,
+                        "object": option.object,
+                    }
+                    for option in side.options
+                ],
+            }
+            for side in suggestion.sides
+        ],
+    }
+
+
 def _show(engine: Engine, answer: Answer, output: Format) -> None:
     from mcdoctor.policy import batch
+    from mcdoctor.policy.smallest import suggest
 
-    if output is not Format.TEXT:
-        body = batch.to_json(answer)
-        if output is Format.JSON:
-            body |= {
-                "hops": [
-                    {
-                        "at": point.label,
-                        "cluster": point.cluster,
-                        "direction": str(point.direction),
-                        "verdict": str(point.verdict),
-                        "why": point.why,
-                        "trace": [
-                            {
-                                "layer": s.layer,
-                                "text": s.text,
-                                "object": str(s.ref) if s.ref else None,
-                                "pointer": s.pointer,
-                            }
-                            for s in point.trace
-                        ],
-                    }
-                    for path in answer.paths
-                    for point in path.points
-                ],
-                "near": [{"object": str(n.ref), "pointer": n.pointer, "why": n.why} for n in answer.near],
-                "notes": list(answer.notes),
-            }
-        print(json.dumps(body, ensure_ascii=False, indent=2 if output is Format.JSON else None))
+    if output is Format.JSONL:
+        print(json.dumps(batch.to_json(answer), ensure_ascii=False))
+        return
+    suggestion = suggest(engine, answer)
+    if output is Format.JSON:
+        body = batch.to_json(answer) | {
+            "hops": _hops(answer),
+            "near": [{"object": str(n.ref), "pointer": n.pointer, "why": n.why} for n in answer.near],
+            "notes": list(answer.notes),
+            "change": _changes(suggestion),
+        }
+        print(json.dumps(body, ensure_ascii=False, indent=2))
         return
     print(plain(f"{str(answer.verdict).upper()}: {answer.reason}"))
     for path in answer.paths[:10]:
@@ -350,3 +381,259 @@ def _show(engine: Engine, answer: Answer, output: Format) -> None:
                 print("  " + plain(f"{deciding.effect} {deciding.ref} {deciding.pointer}{_place(deciding.ref)}"))
     for miss in answer.near:
         print(plain(f"nearly: {miss.ref} {miss.pointer}: {miss.why}"))
+    if suggestion is not None:
+        _show_change(suggestion)
+
+
+def _show_change(suggestion: Suggestion) -> None:
+    from mcdoctor.policy.smallest import to_yaml
+
+    for side in suggestion.sides:
+        where = f"{side.direction} in cluster {side.cluster}"
+        if not side.options:
+            print(plain(f"{where}: {side.why}"))
+            continue
+        best = side.options[0]
+        also = f"also opens {best.opens} other pairs of pods" if best.opens else "opens nothing else"
+        if best.addresses:
+            also += f", {best.addresses} addresses outside"
+        print(plain(f"smallest change, {where}: {best.text} ({also}); with it: {suggestion.verdict}"))
+        for line in to_yaml(best.object).splitlines():
+            print("  " + line.rstrip("\r"))
+        for option in side.options[1:]:
+            print(plain(f"or: {option.text} (opens {option.opens} other pairs)"))
+
+
+def _ports_asked(engine: Engine, ports: Sequence[str], protocol: str) -> list[tuple[int, str]]:
+    """The ports to compare: those named, else every container port and Service target in the clusters."""
+    found: dict[tuple[int, str], None] = {}
+    for text in ports:
+        number, _, named = text.partition("/")
+        if not number.isdigit() or not 1 <= int(number) <= 65535:
+            fail(f"--port {text}: not a port number")
+        found[int(number), (named or protocol).upper()] = None
+    if not found:
+        for pod in engine.world.pods():
+            found |= {(p.port, p.protocol): None for p in pod.ports if not p.init or p.sidecar}
+    return sorted(found)[:20]
+
+
+def _one_cluster(engine: Engine, wanted: str | None) -> str:
+    names = list(engine.world.clusters)
+    if wanted is None:
+        if len(names) == 1:
+            return names[0]
+        fail(f"--cluster is needed: {', '.join(names)}")
+    if wanted not in names:
+        fail(f"no cluster {wanted} among {', '.join(names)}")
+    return wanted
+
+
+ClusterName = Annotated[
+    str | None, typer.Option("--cluster", help="which, when there are several", rich_help_panel=_WHERE)
+]
+Namespaces = Annotated[list[str] | None, typer.Option("-n", "--namespace", help="only these", rich_help_panel=_WHAT)]
+Ports = Annotated[list[str] | None, typer.Option("--port", help="NUMBER[/PROTOCOL]; repeatable", rich_help_panel=_WHAT)]
+
+
+@app.command()
+def matrix(
+    bundle: BundlePath = None,
+    files: Files = None,
+    context: Contexts = None,
+    kubeconfig: Kubeconfig = None,
+    as_user: As = None,
+    as_group: AsGroup = None,
+    cni: Cni = None,
+    cluster: ClusterName = None,
+    namespace: Namespaces = None,
+    port: Ports = None,
+    protocol: Protocol = "TCP",
+    output: Annotated[TableFormat, typer.Option("-o", "--output")] = TableFormat.TEXT,
+) -> None:
+    """Who may reach whom inside a cluster, workload by workload, for one port or every container port.
+
+    mcdoctor policy matrix --bundle incident/ --port 8080 -n shop -o csv
+    """
+    from mcdoctor.policy.matrix import TooLarge, all_pairs
+    from mcdoctor.policy.verdict import Verdict
+
+    where = Where(bundle, files or (), context or (), kubeconfig, as_user, as_group or (), cni or ())
+    engine, _ = _engine(where)
+    name = _one_cluster(engine, cluster)
+    rows: list[dict[str, Any]] = []
+    for number, proto in _ports_asked(engine, port or (), protocol) or [(80, "TCP")]:
+        try:
+            table = all_pairs(engine, name, number, proto, frozenset(namespace or ()))
+        except TooLarge as error:
+            fail(str(error))
+        rows += [
+            {"port": number, "protocol": proto, "source": source, "destination": destination}
+            | {str(v): counts.get(v, 0) for v in Verdict}
+            for (source, destination), counts in sorted(table.cells().items())
+        ]
+    if output is TableFormat.JSON:
+        print(json.dumps(rows, ensure_ascii=False, indent=2))
+    elif output is TableFormat.CSV:
+        import csv
+
+        writer = csv.DictWriter(sys.stdout, ["port", "protocol", "source", "destination", *map(str, Verdict)])
+        writer.writeheader()
+        writer.writerows({k: plain(v) if isinstance(v, str) else v for k, v in row.items()} for row in rows)
+    else:
+        _print_rows(rows)
+
+
+def _print_rows(rows: list[dict[str, Any]]) -> None:
+    """One line a source, port and outcome: the destinations grouped."""
+    from mcdoctor.policy.verdict import Verdict
+
+    grouped: dict[tuple[int, str, str, str], list[str]] = {}
+    for row in rows:
+        seen = [str(v) for v in Verdict if row[str(v)]]
+        outcome = seen[0] if len(seen) == 1 else "mixed (" + ", ".join(f"{row[v]} {v}" for v in seen) + ")"
+        grouped.setdefault((row["port"], row["protocol"], row["source"], outcome), []).append(row["destination"])
+    for (number, proto, source, outcome), destinations in grouped.items():
+        listed = ", ".join(destinations[:8]) + (f" and {len(destinations) - 8} more" if len(destinations) > 8 else "")
+        print(plain(f"{proto} {number}  {source}  {outcome} to {len(destinations)}: {listed}"))
+
+
+@app.command("what-if")
+def what_if(
+    change: Annotated[list[Path], typer.Option("-f", "--filename", help="objects to add or replace; repeatable")],
+    bundle: BundlePath = None,
+    context: Contexts = None,
+    kubeconfig: Kubeconfig = None,
+    as_user: As = None,
+    as_group: AsGroup = None,
+    cni: Cni = None,
+    cluster: ClusterName = None,
+    namespace: Namespaces = None,
+    port: Ports = None,
+    protocol: Protocol = "TCP",
+    output: Annotated[TableFormat, typer.Option("-o", "--output")] = TableFormat.TEXT,
+) -> None:
+    """Which pairs of workloads change when these objects are applied. Nothing is applied.
+
+    mcdoctor policy what-if -f new-policy.yaml --bundle incident/
+
+    Exit codes: 0 nothing changes, 1 something does, 2 usage.
+    """
+    from mcdoctor.cli.policy_world import read_bundle
+    from mcdoctor.policy.engine import load
+    from mcdoctor.policy.matrix import TooLarge, all_pairs, changes
+
+    where = Where(bundle, (), context or (), kubeconfig, as_user, as_group or (), cni or ())
+    before, loaded = _engine(where)
+    name = _one_cluster(before, cluster)
+    for path in change:
+        added = read_bundle(path)
+        for problem in added.problems:
+            say(f"not read: {problem}")
+        for documents in added.documents.values():
+            loaded.documents[name] = [*loaded.documents[name], *documents]  # the later of one name counts
+    after = load(loaded.inputs(_cni(where.cni)))
+    for refusal in after.refusals:
+        if refusal.fatal and refusal not in before.refusals:
+            say(f"not counted: {refusal.ref}: {refusal.field or '/'}: {refusal.why}")
+    rows: list[dict[str, Any]] = []
+    for number, proto in _ports_asked(after, port or (), protocol) or [(80, "TCP")]:
+        try:
+            pair = [all_pairs(engine, name, number, proto, frozenset(namespace or ())) for engine in (before, after)]
+        except TooLarge as error:
+            fail(str(error))
+        rows += [
+            {
+                "port": number,
+                "protocol": proto,
+                "source": each.source,
+                "destination": each.destination,
+                "before": " ".join(f"{n} {v}" for v, n in each.before.items()),
+                "after": " ".join(f"{n} {v}" for v, n in each.after.items()),
+            }
+            for each in changes(*pair)
+        ]
+    if output is TableFormat.JSON:
+        print(json.dumps(rows, ensure_ascii=False, indent=2))
+    elif output is TableFormat.CSV:
+        import csv
+
+        writer = csv.DictWriter(sys.stdout, ["port", "protocol", "source", "destination", "before", "after"])
+        writer.writeheader()
+        writer.writerows(rows)
+    else:
+        for row in rows:
+            told = f"{row['protocol']} {row['port']}  {row['source']} to {row['destination']}"
+            print(plain(f"{told}: {row['before']} becomes {row['after']}"))
+        if not rows:
+            print("nothing changes")
+    raise typer.Exit(1 if rows else 0)
+
+
+_WORDS = {
+    "en": {"egress": "leaving", "ingress": "arriving", "at": "in cluster", "none": "no policy applies", "hence": "so"},
+    "ko": {
+        "egress": "나가는 방향",
+        "ingress": "들어오는 방향",
+        "at": "클러스터",
+        "none": "적용되는 정책이 없습니다",
+        "hence": "따라서",
+    },
+}
+_VERDICTS = {
+    "en": {
+        "allowed": "allowed",
+        "denied": "denied",
+        "conditional": "allowed under a condition",
+        "unknown": "not settled",
+    },
+    "ko": {
+        "allowed": "허용됩니다",
+        "denied": "거부됩니다",
+        "conditional": "조건에 따라 달라집니다",
+        "unknown": "판단할 수 없습니다",
+    },
+}
+
+
+@app.command()
+def explain(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="as in check")],
+    destination: Annotated[str, typer.Argument(metavar="DST", help="as in check")],
+    bundle: BundlePath = None,
+    files: Files = None,
+    context: Contexts = None,
+    kubeconfig: Kubeconfig = None,
+    as_user: As = None,
+    as_group: AsGroup = None,
+    cni: Cni = None,
+    namespace: Namespace = "default",
+    to_namespace: ToNamespace = None,
+    port: Port = None,
+    protocol: Protocol = "TCP",
+    via: Via = None,
+    lang: Annotated[Language, typer.Option("--lang")] = Language.EN,
+) -> None:
+    """How the verdict comes about: every hop, every layer, every policy that was looked at.
+
+    mcdoctor policy explain web.shop svc/api.shop:80 --bundle incident/ --lang ko
+    """
+    from mcdoctor.policy.path import ask
+
+    where = Where(bundle, files or (), context or (), kubeconfig, as_user, as_group or (), cni or ())
+    engine, loaded = _engine(where)
+    answer = ask(engine, _question(engine, loaded, source, destination, namespace, to_namespace, port, protocol, via))
+    words, verdicts = _WORDS[lang.value], _VERDICTS[lang.value]
+    for path in answer.paths:
+        print(plain(f"{path.source} → {path.destination}" + (f":{path.port}" if path.port else "")))
+        for number, point in enumerate(path.points, 1):
+            system = ", ".join(engine.world.clusters[point.cluster].datapath.systems)
+            direction = words[str(point.direction)]
+            print(plain(f"{number}. {direction}, {words['at']} {point.cluster} ({point.label}; {system})"))
+            for step in point.trace:
+                print("   - " + plain(f"[{step.layer}] {step.text} {step.pointer}"))
+            if not point.trace:
+                print(f"   - {words['none']}")
+            print("   " + plain(f"{words['hence']}: {verdicts[str(point.verdict)]}: {point.why}"))
+    print(plain(f"{verdicts[str(answer.verdict)]}: {answer.reason}"))
+    raise typer.Exit(_exit_code(answer))

@@ -23,12 +23,13 @@ from typing import Any
 from mcdoctor.policy.addresses import Ip, host_block, parse_block
 from mcdoctor.policy.engine import Engine
 from mcdoctor.policy.fields import Refused
+from mcdoctor.policy.index import PodClass
 from mcdoctor.policy.kubernetes import Kubernetes, Policy, Rule, port_match
 from mcdoctor.policy.layers import PointDecision
 from mcdoctor.policy.path import Answer, PointAnswer, ask
 from mcdoctor.policy.ports import NamedPort, PortRange
 from mcdoctor.policy.question import Packet
-from mcdoctor.policy.verdict import Deciding, Direction, Ref, Verdict
+from mcdoctor.policy.verdict import Deciding, Direction, Ref, Verdict, settle
 from mcdoctor.policy.world import METADATA_NAME, DomainName, Node, Object, Outside, Pod
 
 # Labels that come and go with a rollout: never part of a proposal.
@@ -260,11 +261,11 @@ def _peers(engine: Engine, family: Kubernetes, packets: Sequence[Packet]) -> _Pe
     if not ips:
         return f"the address of {end} is not known"
     exact = [{"ipBlock": {"cidr": str(host_block(ip))}} for ip in ips]
-    items, counts = [exact], [len(ips) if isinstance(end, Outside) else 0]
+    items, counts = [exact], [0]
     wider = _remote_cidrs(engine, packets[0], ips)
     if wider:
         items.append([{"ipBlock": {"cidr": cidr}} for cidr in wider])
-        counts.append(sum(parse_block(c).high - parse_block(c).low + 1 for c in wider))
+        counts.append(sum(parse_block(c).high - parse_block(c).low + 1 for c in wider) - len(ips))
     return _Peers(tuple(items), tuple(counts))
 
 
@@ -427,8 +428,22 @@ def _opens(engine: Engine, before: Kubernetes, after: Kubernetes, obj: Object, p
                 return None
             if new != old:
                 total += len(index.classes[number].pods) * _pods_in(engine, new & ~old)
-    asked = isinstance(packet.peer, Pod) and packet.peer.cluster == before.cluster and not packet.peer.host_network
-    return max(0, total - 1) if asked else total
+    if before.peer_number(packet) < 0:
+        total += sum(
+            len(index.classes[number].pods)
+            for number in touched
+            if _newly(before, after, packet, index.classes[number])
+        )
+    return max(0, total - 1)
+
+
+def _newly(before: Kubernetes, after: Kubernetes, packet: Packet, members: PodClass) -> bool:
+    """Does the far end, which is no pod of the cluster, come to reach (or be reached by) these pods?"""
+    pod = members.pods[0]
+    leaving = packet.direction is Direction.EGRESS
+    other = replace(packet, source=pod) if leaving else replace(packet, destination=pod)
+    verdicts = [settle(family.enforce(other)).verdict for family in (before, after)]
+    return verdicts[0] is not Verdict.ALLOWED and verdicts[1] is Verdict.ALLOWED
 
 
 def _pods_in(engine: Engine, bits: int) -> int:
