@@ -1,7 +1,7 @@
 """The order of matched causes, and what it does to their certainty.
 
 1. What rests on errors comes before what rests on warnings.
-2. Certainty. A cause loses it (`supported` becomes `possible`) when another accounts for all of its evidence: the
+2. Certainty. A cause loses it (it becomes `possible`) when another accounts for all of its evidence: the
    evidence of the other is wider, or the same (then both lose it: nothing parts them), or names it as a consequence.
 3. The earlier broken hop, then the more specific cause, then the order of the symptom's playbook.
 4. A cause all of whose evidence is a consequence of a better one at an earlier or the same hop is not a rival: what it
@@ -55,15 +55,26 @@ def _suspicion(symptoms: Sequence[Symptom], library: Library) -> dict[str, int]:
 
 
 def _lowered(match: Match, matches: Sequence[Match]) -> Match:
-    if match.certainty is not Certainty.SUPPORTED or not any(_accounts_for(other, match) for other in matches):
-        return match
-    return replace(match, certainty=Certainty.POSSIBLE)
+    others = [m for m in matches if m.cause.id != match.cause.id and not m.against]
+    rivalled = {
+        Certainty.PROVED: any(_proved_alike(other, match) for other in others),
+        Certainty.SUPPORTED: any(_accounts_for(other, match) for other in others),
+        Certainty.POSSIBLE: False,
+    }[match.certainty]
+    return replace(match, certainty=Certainty.POSSIBLE) if rivalled else match
+
+
+def _proved_alike(other: Match, match: Match) -> bool:
+    """True when the same experiment, on the same or wider evidence, proves another cause: then it parts nothing."""
+    return (
+        other.certainty is Certainty.PROVED
+        and {f.id for f in match.proof} <= {f.id for f in other.proof}
+        and match.ids <= other.ids
+    )
 
 
 def _accounts_for(other: Match, match: Match) -> bool:
     """True when nothing in the evidence of `match` speaks for it rather than for `other`."""
-    if other.cause.id == match.cause.id or other.against:
-        return False
     if _explains(other, match):
         return not _explains(match, other)
     if other.certainty is Certainty.POSSIBLE:

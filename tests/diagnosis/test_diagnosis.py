@@ -158,6 +158,22 @@ class TestRank:
         answer = ranked(lib, found("one-seen"), note("proof-seen"))
         assert answer == [("second-one", "proved"), ("first-one", "possible")]
 
+    def test_one_experiment_that_proves_two_causes_parts_nothing(self) -> None:
+        lib = library(
+            cause("first-one", when_all=("one-seen",), proved_by=("proof-seen",)),
+            cause("second-one", when_all=("one-seen",), proved_by=("proof-seen",)),
+        )
+        answer = ranked(lib, found("one-seen"), note("proof-seen"))
+        assert answer == [("first-one", "possible"), ("second-one", "possible")]
+
+    def test_the_proof_belongs_to_the_wider_evidence(self) -> None:
+        lib = library(
+            cause("narrow-one", when_all=("one-seen",), proved_by=("proof-seen",)),
+            cause("wide-one", when_all=("one-seen", "two-seen"), proved_by=("proof-seen",)),
+        )
+        answer = ranked(lib, found("one-seen"), found("two-seen"), note("proof-seen"))
+        assert answer == [("wide-one", "proved"), ("narrow-one", "possible")]
+
     def test_two_separate_faults_both_stand(self) -> None:
         lib = library(cause("first-one", when_all=("one-seen",)), cause("second-one", when_all=("two-seen",)))
         assert {c for _, c in ranked(lib, found("one-seen"), found("two-seen"))} == {"supported"}
