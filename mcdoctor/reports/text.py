@@ -243,24 +243,25 @@ def _checks(view: View, verbose: bool) -> Iterable[RenderableType]:
         title.append(f" {MARKS[state]} ", style=STYLES[state] if count else "dim")
         title.append(f"{count} {text.in_language(language)}", style="not bold" if count else "not bold dim")
     yield title
-    passed = [r for r in ran if word(r.outcome) == "passed"]
-    if passed and not verbose:
-        yield _item("✓", ", ".join(r.id for r in passed), mark_style="green")
-    for run in ran:
-        state = word(run.outcome)
-        if state == "passed" and not verbose:
+    for state in ("failed", "warned", "unknown", "passed", "skipped"):
+        runs = [r for r in ran if word(r.outcome) == state]
+        if runs and state in ("passed", "skipped") and not verbose:
+            yield _item(MARKS[state], ", ".join(r.id for r in runs), mark_style=STYLES[state])
             continue
-        said = view.check_lines(run)
-        yield _item(MARKS[state], f"{run.id}: {said[0]}" if said else run.id, mark_style=STYLES[state])
-        yield from (_item(" ", more, indent=4) for more in said[1:])
+        for run in runs:
+            said = view.check_lines(run)
+            yield _item(MARKS[state], f"{run.id}: {said[0]}" if said else run.id, mark_style=STYLES[state])
+            yield from (_item(" ", more, indent=4) for more in said[1:])
 
 
 def _limits(view: View) -> Iterable[RenderableType]:
     language = view.language
-    if not view.report.limits:
+    told = {r.id for r in view.report.ran}  # an unknown check's reason stands with the checks already
+    limits = [x for x in view.report.limits if x.command or x.permission or not told.issuperset(x.what.split(", "))]
+    if not limits:
         return
     yield _title(say("limits", language))
-    for limit in view.report.limits:
+    for limit in limits:
         needs = f" ({say('needs', language)}: {limit.permission})" if limit.permission else ""
         yield _item("?", f"{limit.what}: {limit.reason}{needs}", mark_style="magenta")
         if limit.command:
