@@ -40,19 +40,18 @@ while True:
 
 @dataclass(frozen=True, slots=True)
 class PodPlan:
-    """`http` is the number that the container port named `http` has in this pod."""
+    """`port` is the named container port: name, protocol, number. All pods serve TCP 8080 and 8081 and UDP 8080."""
 
     namespace: str
     name: str
     labels: dict[str, str]
-    http: int = 8080
+    port: tuple[str, str, int] | None = None
 
     def manifest(self) -> dict[str, Any]:
-        ports = [
-            {"name": "http", "containerPort": self.http, "protocol": "TCP"},
-            {"name": "admin", "containerPort": 16161 - self.http, "protocol": "TCP"},
-            {"name": "dns", "containerPort": 8080, "protocol": "UDP"},
-        ]
+        ports = []
+        if self.port:
+            name, protocol, number = self.port
+            ports = [{"name": name, "containerPort": number, "protocol": protocol}]
         container = {
             "name": "server", "image": images.PYTHON, "imagePullPolicy": "IfNotPresent",
             "command": ["python3", "-c", _SERVER], "ports": ports,
@@ -108,7 +107,8 @@ _numbers = itertools.count(time.time_ns() // 1_000_000)
 
 def settle(cluster: Cluster, namespace: str, timeout: float = 20) -> None:
     """Returns when the policy engine enforces what was applied before: watches keep order, so a policy made last
-    and seen in its rules means that all earlier ones are there. Raises TimeoutError.
+    and seen in its rules means that all earlier ones are there. It stays: taking it away would set the engine to work
+    again. Raises TimeoutError.
     """
     name = f"canary-{next(_numbers)}"
     policy = {
@@ -123,7 +123,14 @@ def settle(cluster: Cluster, namespace: str, timeout: float = 20) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"{cluster.site.name}: the policy engine has not taken up {name} after {timeout:.0f} s")
         time.sleep(0.03)
-    cluster.request("DELETE", f"/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies/{name}")
+
+
+def forget_flows(cluster: Cluster, ports: Sequence[tuple[str, int]]) -> None:
+    """Drops what the node tracks of flows to these ports (protocol, number): what was let in once stays in, and a later
+    probe may by chance leave from the same port.
+    """
+    for protocol, port in ports:
+        cluster.node.run("conntrack", "-D", "-p", protocol.lower(), "--dport", str(port), check=False)
 
 
 def create(cluster: Cluster, namespaces: dict[str, dict[str, str]], pods: Sequence[PodPlan]) -> dict[str, str]:
