@@ -1,0 +1,358 @@
+"""What the connects say: the ladder, the state of its first rung, and where it breaks."""
+
+from __future__ import annotations
+
+from mcdoctor.models.collection import Facts
+from mcdoctor.models.facts import Fact, HttpSeries, Interception, TcpConnect, Trace
+from mcdoctor.models.ids import Hop, Severity, Symptom
+from mcdoctor.models.outcome import Finding, Outcome, Passed, Skipped, Unknown, settle
+from mcdoctor_checks.sight import clear, place, rung_of, veiled_by
+from mcdoctor_checks.tcp.reach import Reach, State, front, group, opens, reaches, together, tries
+
+REACH_FINDINGS = (
+    "tcp-refused", "tcp-reset", "tcp-silent", "tcp-admin-prohibited", "tcp-host-unreachable", "tcp-net-unreachable",
+    "tcp-no-route-here", "tcp-sometimes-silent", "tcp-sometimes-refused", "tcp-one-try-lost", "tcp-one-family-fails", "tcp-trace-ends",
+    "tcp-open-from-inside", "tcp-refused-from-inside", "tcp-silent-from-inside", "tcp-open-from-beside",
+    "tcp-reused-port-fails", "tcp-local-ports-used-up",
+    "ladder-breaks-at-name", "ladder-breaks-at-service-address", "ladder-breaks-at-gateway",
+    "ladder-breaks-at-endpoint", "ladder-endpoint-refuses", "ladder-endpoint-not-direct", "ladder-neighbour-works",
+    "ladder-other-port-works", "ladder-all-silent",
+)  # fmt: skip
+
+_HOPS = {
+    "name": Hop.NETWORK, "cluster-ip": Hop.DEST_SERVICE, "gateway": Hop.DEST_GATEWAY, "endpoint": Hop.DEST_POD,
+    "neighbour": Hop.NETWORK,
+}  # fmt: skip
+_TIMEOUT, _REFUSED = Symptom.CONNECTION_TIMEOUT, Symptom.CONNECTION_REFUSED_OR_RESET
+
+
+def judge_reach(facts: Facts) -> Outcome:
+    """Open, refused, reset, silent or unreachable; and the first rung that differs."""
+    ladder = reaches(facts, "source") or reaches(facts, "near")
+    first = front(ladder)
+    if not first:
+        return _blind(facts, ladder)
+    state = together(first)
+    evidence = tuple(f for r in first for f in r.facts)
+    problems = [*_of_state(facts, first, state), *_rungs(facts, ladder, first, state)]
+    problems += _odd_connects(ladder)
+    if state not in ("open", "sometimes"):
+        problems += [*_from_elsewhere(facts), *_traces(facts, first)]
+    return settle(problems, evidence)
+
+
+def _blind(facts: Facts, ladder: list[Reach]) -> Outcome:
+    if proxy := veiled_by(facts, TcpConnect):
+        return Unknown(
+            f"the source pod's traffic is captured by {proxy}: a connect ends at the local proxy and says nothing of "
+            "the far side",
+            command="mcdoctor diagnose … --probe pod",
+        )
+    if blind := facts.blind_to(TcpConnect):
+        return Unknown(blind[0].reason, blind[0].command)
+    inside = _from_elsewhere(facts)
+    reason = "no address of the destination was tried" if ladder else "no connect was made from the source's side"
+    return Unknown(reason, notes=tuple(inside))
+
+
+def _args(first: list[Reach]) -> dict[str, str | int | float]:
+    total, opened = sum(r.tries for r in first), sum(r.opens for r in first)
+    return {
+        "address": ", ".join(r.where for r in first),
+        "tries": total,
+        "opened": opened,
+        "lost": total - opened,
+        "failed": total - opened,
+    }
+
+
+def _of_state(facts: Facts, first: list[Reach], state: State) -> list[Finding]:
+    evidence: tuple[Fact, ...] = tuple(f for r in first for f in r.facts)
+    args = _args(first)
+    hop = _HOPS[first[0].label]
+    subject = first[0].where
+
+    def error(ident: str, at: Hop, symptom: Symptom) -> Finding:
+        return Finding(id=ident, hop=at, subject=subject, symptom=symptom, args=args, evidence=evidence)
+
+    match state:
+        case "open":
+            found: list[Finding] = []
+            if args["lost"] and len({":" in r.address for r in first}) > 1:
+                found.append(_note("tcp-one-family-fails", Hop.NETWORK, subject, evidence, args))
+            elif args["lost"]:
+                found.append(_note("tcp-one-try-lost", Hop.NETWORK, subject, evidence, args))
+            return found
+        case "sometimes":
+            silent = all(r.failures.keys() <= {"silent"} for r in first)
+            at = Hop.NETWORK if silent else _HOPS["cluster-ip"]
+            return [
+                error(
+                    "tcp-sometimes-silent" if silent else "tcp-sometimes-refused", at, _TIMEOUT if silent else _REFUSED
+                )
+            ]
+        case "refused":
+            return [error("tcp-refused", hop if hop is not Hop.NETWORK else Hop.DEST_SERVICE, _REFUSED)]
+        case "reset":
+            return [error("tcp-reset", Hop.NETWORK, _REFUSED)]
+        case "silent":
+            return [error("tcp-silent", Hop.NETWORK, _TIMEOUT)]
+        case "unreachable":
+            return [_unreachable(facts, first, args, evidence)]
+
+
+def _unreachable(
+    facts: Facts, first: list[Reach], args: dict[str, str | int | float], evidence: tuple[Fact, ...]
+) -> Finding:
+    """ICMP errors by what they mean; without one the local kernel had no route."""
+    icmp = next((r.icmp for r in first if r.icmp is not None), None)
+    ident, hop, symptom = "tcp-no-route-here", Hop.SOURCE_NODE, _TIMEOUT
+    if icmp is not None:
+        ident, hop, symptom = _icmp_meaning(icmp.type, icmp.code)
+        args = {**args, "type": icmp.type, "code": icmp.code, "from": icmp.sender or "?"}
+    return Finding(id=ident, hop=hop, subject=first[0].where, symptom=symptom, args=args, evidence=evidence)
+
+
+def _icmp_meaning(kind: int, code: int) -> tuple[str, Hop, Symptom]:
+    """ICMP type 3 and ICMPv6 type 1 codes (RFC 792, 1812, 4443)."""
+    prohibited = {(3, 9), (3, 10), (3, 13), (1, 1), (1, 5), (1, 6)}
+    if (kind, code) in prohibited:
+        return "tcp-admin-prohibited", Hop.NETWORK, _REFUSED
+    if (kind, code) in {(3, 3), (3, 2), (1, 4)}:
+        return "tcp-refused", Hop.DEST_SERVICE, _REFUSED
+    if (kind, code) in {(3, 0), (3, 6), (3, 11), (1, 0)}:
+        return "tcp-net-unreachable", Hop.NETWORK, _TIMEOUT
+    return "tcp-host-unreachable", Hop.NETWORK, _TIMEOUT
+
+
+def _note(
+    ident: str, hop: Hop, subject: str, evidence: tuple[Fact, ...], args: dict[str, str | int | float] | None = None
+) -> Finding:
+    return Finding(id=ident, hop=hop, subject=subject, severity=Severity.NOTE, args=args or {}, evidence=evidence)
+
+
+# --- the ladder ----------------------------------------------------------------------------------------------------
+
+
+def _rungs(facts: Facts, ladder: list[Reach], first: list[Reach], state: State) -> list[Finding]:
+    endpoints = [r for r in ladder if r.label == "endpoint"]
+    good = [r for r in endpoints if r.state == "open"]
+    bad = [r for r in endpoints if r.state != "open"]
+    if state == "open":
+        if good and bad:
+            return [_step("ladder-breaks-at-endpoint", Hop.DEST_ENDPOINT, bad, good, Severity.WARNING)]
+        return [_step("ladder-endpoint-not-direct", Hop.NETWORK, bad, first, Severity.NOTE)] if bad else []
+    found: list[Finding] = []
+    if endpoints and all(r.state == "refused" for r in endpoints):
+        found.append(_step("ladder-endpoint-refuses", Hop.DEST_POD, endpoints, [], Severity.ERROR))
+    if good and bad:
+        found.append(_step("ladder-breaks-at-endpoint", Hop.DEST_ENDPOINT, bad, good, Severity.ERROR))
+    if state == "sometimes":
+        return found
+    behind = [r for r in ladder if r.label != "neighbour" and r not in first and r.state == "open"]
+    services = [r for r in ladder if r.label == "cluster-ip" and r.state not in ("open", "sometimes")]
+    gateways = [r for r in ladder if r.label == "gateway" and r.state not in ("open", "sometimes")]
+    strangers = [r for r in first if r.label == "name"]
+    if strangers and behind:
+        found.append(_step("ladder-breaks-at-name", Hop.SOURCE_DNS, strangers, behind, Severity.ERROR))
+    elif services and good:
+        found.append(_step("ladder-breaks-at-service-address", Hop.DEST_SERVICE, services, good, Severity.ERROR))
+    elif gateways and good:
+        found.append(_step("ladder-breaks-at-gateway", Hop.DEST_GATEWAY, gateways, good, Severity.ERROR))
+    elif not behind:
+        found += _neighbours(ladder, first)
+    return found
+
+
+def _neighbours(ladder: list[Reach], first: list[Reach]) -> list[Finding]:
+    neighbours = [r for r in ladder if r.label == "neighbour"]
+    tried = {r.address for r in ladder if r.label != "neighbour"}
+    working = [r for r in neighbours if r.state in ("open", "refused")]  # a refusal crossed the network too
+    ports = [r for r in working if r.address in tried]
+    if ports:
+        return [_step("ladder-other-port-works", Hop.NETWORK, first, ports, Severity.NOTE)]
+    if working:
+        return [_step("ladder-neighbour-works", Hop.NETWORK, first, working, Severity.NOTE)]
+    if neighbours and all(r.state == "silent" for r in (*first, *neighbours)):
+        return [_step("ladder-all-silent", Hop.NETWORK, [*first, *neighbours], [], Severity.NOTE)]
+    return []
+
+
+def _step(ident: str, hop: Hop, bad: list[Reach], good: list[Reach], severity: Severity) -> Finding:
+    symptom = None
+    if severity is not Severity.NOTE:
+        silent = all(r.state in ("silent", "unreachable") for r in bad)
+        symptom = _TIMEOUT if silent else _REFUSED
+    return Finding(
+        id=ident,
+        hop=hop,
+        subject=bad[0].where,
+        severity=severity,
+        symptom=symptom,
+        args={
+            "bad": ", ".join(r.where for r in bad),
+            "good": ", ".join(r.where for r in good) or "-",
+            "state": bad[0].state,
+        },
+        evidence=tuple(f for r in (*bad, *good) for f in r.facts),
+    )
+
+
+# --- other places, traces, odd connects ----------------------------------------------------------------------------
+
+
+def _from_elsewhere(facts: Facts) -> list[Finding]:
+    """The same destination from inside its cluster, and from beside the source."""
+    found: list[Finding] = []
+    # A pod may not be asked about itself over loopback: that says nothing of the way in.
+    inside = [r for r in reaches(facts, "far") if r.label != "neighbour" and not r.address.startswith("127.")]
+    for state, ident in (
+        ("open", "tcp-open-from-inside"),
+        ("refused", "tcp-refused-from-inside"),
+        ("silent", "tcp-silent-from-inside"),
+    ):
+        if theirs := [r for r in inside if r.state == state]:
+            found.append(_seen("far", ident, theirs))
+    if reaches(facts, "source"):
+        beside = [r for r in reaches(facts, "near") if r.label != "neighbour" and r.state == "open"]
+        if beside:
+            found.append(_seen("near", "tcp-open-from-beside", beside))
+    return found
+
+
+def _seen(where: str, ident: str, theirs: list[Reach]) -> Finding:
+    fact = theirs[0].facts[0]
+    hop = Hop.NETWORK if where == "far" else Hop.SOURCE_NODE
+    args: dict[str, str | int | float] = {"address": theirs[0].where, "vantage": str(fact.vantage)}
+    return _note(ident, hop, theirs[0].where, tuple(f for r in theirs for f in r.facts), args)
+
+
+def _traces(facts: Facts, first: list[Reach]) -> list[Finding]:
+    """The last hop that answered, where the trace did not arrive."""
+    targets = {r.address for r in first}
+    for trace in clear(facts, Trace):
+        if trace.reached or trace.direction == "reverse":
+            continue
+        if trace.destination not in targets and rung_of(facts, trace.destination, None) in (None, "neighbour"):
+            continue
+        answered = [h for h in trace.hops if h.address]
+        if answered:
+            last = answered[-1]
+            args: dict[str, str | int | float] = {"hop": last.address or "?", "ttl": last.ttl, "icmp": last.icmp or "-"}
+            return [_note("tcp-trace-ends", Hop.NETWORK, trace.destination, (trace,), args)]
+    return []
+
+
+def _odd_connects(ladder: list[Reach]) -> list[Finding]:
+    """Failures that belong to the client's own port: a reused one, or none left."""
+    found: list[Finding] = []
+    every = [f for r in ladder if r.label != "neighbour" for f in r.facts]
+    reused = [f for f in every if f.source_port_reused and opens(f) < tries(f)]
+    fresh = [f for f in every if not f.source_port_reused and opens(f)]
+    if reused and fresh:
+        found.append(
+            Finding(
+                id="tcp-reused-port-fails",
+                hop=Hop.DEST_SERVICE,
+                subject=reused[0].subject,
+                symptom=_REFUSED,
+                args={"address": reused[0].subject, "result": reused[0].result},
+                evidence=(*reused, *fresh[:1]),
+            )
+        )
+    if spent := [f for f in every if "EADDRNOTAVAIL" in (f.error or "")]:
+        found.append(
+            Finding(
+                id="tcp-local-ports-used-up",
+                hop=Hop.SOURCE_POD,
+                subject=spent[0].subject,
+                symptom=_TIMEOUT,
+                args={"address": spent[0].subject},
+                evidence=tuple(spent),
+            )
+        )
+    return found
+
+
+# --- repeated SYNs -------------------------------------------------------------------------------------------------
+
+REPEAT_FINDINGS = ("tcp-syn-repeated", "tcp-first-syn-always-lost", "tcp-one-syn-repeated")
+# A kernel repeats a SYN after 1, 3 and 7 s; what comes on top is the round trip.
+_REPEATS = ((990.0, 1600.0), (2990.0, 3700.0), (6990.0, 7900.0))
+
+
+def _repeated(ms: float, base: float) -> bool:
+    return any(low - 60 <= ms - base <= high for low, high in _REPEATS)
+
+
+def judge_repeats(facts: Facts) -> Outcome:
+    """Connects that opened exactly one or three seconds late: a first SYN was lost."""
+    connects = [
+        f
+        for r in group(facts, clear(facts, TcpConnect))
+        if r.label != "neighbour"
+        for f in r.facts
+        if f.result == "open" and (tries(f) == 1 or f.retransmits is not None) and opens(f)
+    ]
+    quickest = min((f.ms for f in connects), default=0.0)
+    base = quickest if quickest < 400 else 0.0  # all of them late: the round trip is not known, and is small beside 1 s
+    times: list[tuple[bool, Fact]] = []
+    for fact in connects:
+        counted = fact.retransmits  # the kernel's own count, where the prober could read it
+        late = min(counted, opens(fact)) if counted is not None else int(tries(fact) == 1 and _repeated(fact.ms, base))
+        times += [(index < late, fact) for index in range(opens(fact) if counted is not None else 1)]
+    for series in facts.all(HttpSeries):
+        if place(facts.flow, series.vantage) not in ("source", "near"):
+            continue
+        answered = [x for x in series.samples if x.result == "response"]
+        base = min((x.ms for x in answered), default=1000.0)
+        if base < 400:  # else the application itself takes its time
+            times += [(_repeated(x.ms, base), series) for x in answered if x.connection != "kept"]
+    if len(times) < 2:
+        if proxy := veiled_by(facts, TcpConnect):
+            return Unknown(f"connects of the source pod end at {proxy}")
+        return Skipped("fewer than two new connections were timed")
+    delayed = [f for is_late, f in times if is_late]
+    shown = tuple({id(f): f for f in delayed}.values())
+    args: dict[str, str | int | float] = {"late": len(delayed), "of": len(times)}
+    if not delayed:
+        return Passed(tuple({id(f): f for _, f in times}.values())[:1])
+    if len(delayed) == len(times) and len(times) >= 3:
+        return settle([_late("tcp-first-syn-always-lost", Severity.ERROR, shown, args)])
+    if len(delayed) >= 2 and len(delayed) / len(times) > 0.1:
+        return settle([_late("tcp-syn-repeated", Severity.WARNING, shown, args)])
+    return settle([_late("tcp-one-syn-repeated", Severity.NOTE, shown, args)], shown)
+
+
+def _late(ident: str, severity: Severity, shown: tuple[Fact, ...], args: dict[str, str | int | float]) -> Finding:
+    symptom = None if severity is Severity.NOTE else Symptom.INTERMITTENT_LATENCY
+    return Finding(
+        id=ident,
+        hop=Hop.NETWORK,
+        subject=shown[0].subject,
+        severity=severity,
+        symptom=symptom,
+        args=args,
+        evidence=shown,
+    )
+
+
+# --- capture -------------------------------------------------------------------------------------------------------
+
+CAPTURE_FINDINGS = ("tcp-source-captured",)
+
+
+def judge_capture(facts: Facts) -> Outcome:
+    """Nothing stands between the source's prober and the network, or it is known what does."""
+    seen = [i for i in facts.all(Interception) if place(facts.flow, i.vantage) == "source"]
+    pods = facts.flow.source.pods if facts.flow.source else ()
+    by = next((i.by or "a local proxy" for i in seen if i.captured), None) or next(
+        (p.proxy for p in pods if p.proxy), None
+    )
+    if by is not None:
+        subject = str(pods[0]) if pods else facts.flow.source_text
+        captured = tuple(i for i in seen if i.captured)
+        return Passed(captured, (_note("tcp-source-captured", Hop.SOURCE_PROXY, subject, captured, {"by": by}),))
+    if seen:
+        return Passed(tuple(seen))
+    return Skipped("it was not looked whether a proxy captures the source's traffic")
