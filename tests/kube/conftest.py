@@ -116,6 +116,8 @@ class FakeApi:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+            wbufsize = -1
 
             def log_message(self, *_: Any) -> None:
                 return
@@ -148,6 +150,7 @@ class FakeApi:
                 if reply.drip is not None:
                     for i in range(len(body)):
                         self.wfile.write(body[i : i + 1])
+                        self.wfile.flush()
                         time.sleep(reply.drip)
                 elif reply.cut is not None:
                     self.wfile.write(body[: reply.cut])
@@ -156,6 +159,7 @@ class FakeApi:
                     self.connection.shutdown(socket.SHUT_RDWR)
                 else:
                     self.wfile.write(body)
+                self.wfile.flush()
 
             def _upgrade(self, request: Request, talk: Callable[[Socket], None]) -> None:
                 key = request.header("Sec-WebSocket-Key")[0]
