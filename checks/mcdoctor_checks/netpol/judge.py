@@ -29,6 +29,7 @@ FINDINGS = (
     "netpol-denies-some",
     "netpol-names-service-port",
     "netpol-peer-selects-nothing",
+    "netpol-selector-meets-remote-pod",
     "netpol-port-name-unknown",
     "netpol-egress-without-rules",
     "netpol-egress-rules-under-ingress",
@@ -172,11 +173,13 @@ def _mistakes(
             continue
         rules = list(maps(policy.spec.get("egress" if direction is Direction.EGRESS else "ingress")))
         key = "to" if direction is Direction.EGRESS else "from"
-        empty = [
-            _written(peer) for rule in rules for peer in maps(rule.get(key)) if _selects_nothing(facts, policy, peer)
-        ]
-        if empty:
-            yield note("netpol-peer-selects-nothing", selector=empty[0])
+        own = {"policy": f"NetworkPolicy {policy.namespace}/{policy.name}", "policy_name": policy.name}
+        peers = [peer for rule in rules for peer in maps(rule.get(key))]
+        meant = [peer for peer in peers if _meant_for_remote(facts, flow, policy, peer, direction)]
+        if meant:
+            yield note("netpol-selector-meets-remote-pod", selector=_written(meant[0]), **own)
+        elif empty := [_written(peer) for peer in peers if _selects_nothing(facts, policy, peer)]:
+            yield note("netpol-peer-selects-nothing", selector=empty[0], **own)
         names = [
             str(p["port"])
             for rule in rules
@@ -184,10 +187,10 @@ def _mistakes(
             if isinstance(p.get("port"), str) and not _port_name_known(facts, flow, str(p["port"]))
         ]
         if names:
-            yield note("netpol-port-name-unknown", port_name=names[0])
+            yield note("netpol-port-name-unknown", port_name=names[0], **own)
         types = sequence(policy.spec.get("policyTypes"))
         if direction is Direction.EGRESS and "Egress" in types and not rules and policy.spec.get("ingress"):
-            yield note("netpol-egress-without-rules")
+            yield note("netpol-egress-without-rules", **own)
         if (
             direction is Direction.INGRESS
             and policy.spec.get("egress")
@@ -195,7 +198,7 @@ def _mistakes(
             and types
             and not rules
         ):
-            yield note("netpol-egress-rules-under-ingress")
+            yield note("netpol-egress-rules-under-ingress", **own)
 
 
 def _some(facts: Facts, flow: Flow, answer: Answer) -> Finding | None:
@@ -369,6 +372,26 @@ def _selects_nothing(facts: Facts, policy: KubeObject, peer: Mapping[str, object
     if not all(facts.complete("Pod", policy.cluster, n) for n in spaces):
         return False
     return not any(matches(by_pod, p.labels) for n in spaces for p in facts.objects("Pod", policy.cluster, n))
+
+
+def _meant_for_remote(
+    facts: Facts, flow: Flow, policy: KubeObject, peer: Mapping[str, object], direction: Direction
+) -> bool:
+    """An ingress peer that would fit the source's labels, if the source were not in another cluster."""
+    pod = flow.source_pod
+    if direction is Direction.EGRESS or pod is None or pod.cluster == policy.cluster:
+        return False
+    body = facts.object("Pod", pod.cluster, pod.namespace, pod.name)
+    by_namespace, by_pod = peer.get("namespaceSelector"), peer.get("podSelector")
+    if body is None or not (isinstance(by_namespace, Mapping) or isinstance(by_pod, Mapping)):
+        return False
+    if isinstance(by_pod, Mapping) and not matches(by_pod, body.labels):
+        return False
+    if not isinstance(by_namespace, Mapping):
+        return pod.namespace == policy.namespace
+    space = facts.object("Namespace", pod.cluster, None, pod.namespace)
+    labels = {"kubernetes.io/metadata.name": pod.namespace, **(space.labels if space else {})}
+    return matches(by_namespace, labels)
 
 
 def _written(peer: Mapping[str, object]) -> str:
