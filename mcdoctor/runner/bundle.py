@@ -143,7 +143,9 @@ def _unpack(archive: tarfile.TarFile, folder: Path) -> None:
             continue
         total += member.size
         if total > _LARGEST or count > _MOST_MEMBERS:
-            raise BundleError(f"{archive.name!s} holds more than {_LARGEST >> 20} MiB or {_MOST_MEMBERS} files; refused")
+            raise BundleError(
+                f"{archive.name!s} holds more than {_LARGEST >> 20} MiB or {_MOST_MEMBERS} files; refused"
+            )
         target = folder.joinpath(*name.parts)
         target.parent.mkdir(parents=True, exist_ok=True)
         content = archive.extractfile(member)

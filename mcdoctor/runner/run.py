@@ -22,9 +22,10 @@ from mcdoctor.models.outcome import Failed, Outcome, Passed, Skipped, Unknown
 from mcdoctor.models.playbook import Library
 from mcdoctor.models.report import Ran, Report
 from mcdoctor.models.vantage import Vantage
-from mcdoctor.runner.plan import levels
+from mcdoctor.runner.plan import levels, plan
 
 _THREADS = 6
+_TELL_EVERY = 0.5
 _ALWAYS: frozenset[type[Fact]] = frozenset({Blind, Absent, Listed, EndpointAnswer})
 
 
@@ -66,9 +67,7 @@ class Run:
     def execute(self) -> Report:
         """Runs all probes, judges, diagnoses, tries the proofs, and reports."""
         ordinary = [c for c in self.checks if not c.proves]
-        for level in levels(ordinary):
-            if self._probe(level):
-                self.watch(Event(check=None, state="provisional", report=self.report()))
+        self._probe(ordinary)
         report = self.report()
         if self.world.prober is not None and not self.world.stopped.is_set():
             wanted = {d.cause.id for d in report.diagnoses}
@@ -95,72 +94,98 @@ class Run:
             symptom=self.world.options.symptom,
         )
 
-    def _probe(self, level: Sequence[Check]) -> bool:
-        """Runs the probes of one level side by side; what one owes and does not give becomes Blind. True: some ran."""
-        seen = Facts(self.facts, self.world.flow, self.complete)
-        world = dataclasses.replace(self.world, facts=seen)
-        probing = [c for c in level if c.probe is not None]
-        if not probing:
-            return False
+    def _probe(self, checks: Sequence[Check]) -> None:
+        """Runs the probes, each as soon as those that give to it are done; what one owes and does not give is Blind."""
         if self.world.prober is None:
             reason = self.why_no_prober or "nothing was sent: this run has no prober"
-            for check in probing:
-                self.facts.extend(self._owed(check, seen, reason))
-            return False
+            for check in checks:
+                if check.probe is not None:
+                    self.facts.extend(self._owed(check, reason))
+            return
+        order = plan(checks)
         pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="probe")
+        running: dict[Future[None], _Probing] = {}
+        told = time.monotonic()
         try:
-            running: dict[Future[tuple[tuple[Fact, ...], float]], Check] = {}
-            for check in probing:
-                self.watch(Event(check=check, state="started"))
-                running[pool.submit(_gather, check, world)] = check
-            limits = {c.id: time.monotonic() + min(c.timeout, world.left()) for c in probing}
-            while running and not world.stopped.is_set():
-                done, _ = wait(running, timeout=0.1, return_when=FIRST_COMPLETED)
-                for future in done:
-                    check = running.pop(future)
-                    found, ms = future.result()
-                    self._took[check.id] = ms
-                    self.facts.extend(found)
-                    self.watch(Event(check=check, state="probed", ms=ms, facts=found))
-                for future, check in list(running.items()):
-                    if time.monotonic() > limits[check.id]:
-                        del running[future]
-                        reason = f"the probe did not end within {check.timeout:g} s"
-                        self.facts.extend(self._owed(check, seen, reason))
-                        self.watch(Event(check=check, state="late"))
-            for check in running.values():
-                self.facts.extend(self._owed(check, seen, "the run was stopped before this was seen"))
+            while order.active and not self.world.stopped.is_set():
+                for check in order.ready():
+                    if check.probe is None:
+                        order.done(check)
+                        continue
+                    self.watch(Event(check=check, state="started"))
+                    seen = Facts(self.facts, self.world.flow, self.complete)
+                    probing = _Probing(check, time.monotonic() + min(check.timeout, self.world.left()))
+                    running[pool.submit(probing.gather, dataclasses.replace(self.world, facts=seen))] = probing
+                finished, _ = wait(running, timeout=0.1, return_when=FIRST_COMPLETED)
+                for future in [*finished, *(f for f, p in running.items() if p.late and f not in finished)]:
+                    probing = running.pop(future)
+                    self._take(probing, ended=future in finished)
+                    order.done(probing.check)
+                if finished and time.monotonic() - told > _TELL_EVERY:
+                    self.watch(Event(check=None, state="provisional", report=self.report()))
+                    told = time.monotonic()
+            for probing in running.values():
+                self.facts.extend(self._owed(probing.check, "the run was stopped before this was seen"))
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-        return True
 
-    def _owed(self, check: Check, seen: Facts, reason: str) -> list[Fact]:
+    def _take(self, probing: _Probing, *, ended: bool) -> None:
+        """The facts of a probe, also of one that did not end in time: those that it had found by then."""
+        found = tuple(probing.found)
+        self._took[probing.check.id] = probing.ms
+        self.facts.extend(found)
+        if ended:
+            self.watch(Event(check=probing.check, state="probed", ms=probing.ms, facts=found))
+            return
+        self.facts.extend(self._owed(probing.check, f"the probe did not end within {probing.check.timeout:g} s"))
+        self.watch(Event(check=probing.check, state="late", ms=probing.ms, facts=found))
+
+    def _owed(self, check: Check, reason: str) -> list[Fact]:
         vantage = self.world.prober.vantage if self.world.prober else Vantage()
         about = self.world.flow.destination
+        given = {type(f) for f in self.facts}
         return [
             Blind(at=datetime.now(UTC), vantage=vantage, wanted=kind.KIND, about=about, reason=reason)
             for kind in check.gives
-            if not seen.all(kind)
+            if kind not in given
         ]
 
 
-def _gather(check: Check, world: World) -> tuple[tuple[Fact, ...], float]:
-    """The facts of one probe; one that raises costs its own facts only."""
-    assert check.probe is not None
-    begun = time.monotonic()
-    found: list[Fact] = []
-    try:
-        found.extend(check.probe(world))
-    except Exception as error:
-        vantage = world.prober.vantage if world.prober else Vantage()
-        reason = f"the probe of {check.id} failed: {type(error).__name__}: {error}"
-        given = {type(f) for f in found}
-        found.extend(
-            Blind(at=datetime.now(UTC), vantage=vantage, wanted=kind.KIND, about=world.flow.destination, reason=reason)
-            for kind in check.gives
-            if kind not in given
-        )
-    return tuple(found), (time.monotonic() - begun) * 1000
+@dataclass(slots=True)
+class _Probing:
+    """One probe on its way."""
+
+    check: Check
+    limit: float
+    begun: float = field(default_factory=time.monotonic)
+    found: list[Fact] = field(default_factory=list)
+    ended: float | None = None
+
+    @property
+    def late(self) -> bool:
+        return time.monotonic() > self.limit
+
+    @property
+    def ms(self) -> float:
+        return ((self.ended or time.monotonic()) - self.begun) * 1000
+
+    def gather(self, world: World) -> None:
+        """Runs the probe; one that raises costs its own facts only."""
+        assert self.check.probe is not None
+        try:
+            for fact in self.check.probe(world):
+                self.found.append(fact)
+        except Exception as error:
+            vantage = world.prober.vantage if world.prober else Vantage()
+            reason = f"the probe of {self.check.id} failed: {type(error).__name__}: {error}"
+            given = {type(f) for f in self.found}
+            about = world.flow.destination
+            self.found.extend(
+                Blind(at=datetime.now(UTC), vantage=vantage, wanted=kind.KIND, about=about, reason=reason)
+                for kind in self.check.gives
+                if kind not in given
+            )
+        self.ended = time.monotonic()
 
 
 def arrange(facts: Iterable[Fact]) -> list[Fact]:
