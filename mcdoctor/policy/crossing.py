@@ -249,8 +249,15 @@ def outsides(ips: Iterable[Ip], otherwise: str) -> tuple[End, ...]:
     return found or (DomainName(otherwise),)
 
 
-def nodes_of(cluster: Cluster, limit: int = 4) -> tuple[Node, ...]:
-    return tuple(node for node in cluster.nodes.values() if node.ips)[:limit]
+def nodes_of(cluster: Cluster, destination: End, limit: int = 4) -> tuple[End, ...]:
+    """Nodes that may have taken in traffic for a pod and put their address on it: its own only as an address.
+
+    What a node itself sends to its pods is never refused; what it merely translates may be.
+    """
+    own = destination.node if isinstance(destination, Pod) else ""
+    listed = [node for node in cluster.nodes.values() if node.ips]
+    others = tuple(node for node in listed if node.name != own)[:limit]
+    return others or tuple(Outside(node.ips[0]) for node in listed)
 
 
 def wired(packet: Packet) -> Packet | None:
@@ -423,8 +430,8 @@ def across(world: World, ask: Ask, source: Pod | Node, backend: Backend, carrier
         case _:
             here = outsides(addresses(source), f"the address of {source}")
             there = outsides(addresses(destination), f"the address of {destination}")
-            here += tuple(Outside(ip) for node in nodes_of(world.clusters[a], 2) for ip in node.ips[:1])
-            here += tuple(nodes_of(remote, 2))
+            here += tuple(Outside(ip) for node in world.clusters[a].nodes.values() for ip in node.ips[:1])[:2]
+            here += nodes_of(remote, destination, 2)
             notes.append("read both with the pod's own address and as translated to a node's")
             return Path((leave(there, port), arrive(here)), "unknown", tuple(notes))
 
@@ -455,7 +462,7 @@ def from_load_balancer(world: World, ask: Ask, source: End, backend: Backend, no
         number = service.ports[0].port if service and len(service.ports) == 1 else ask.question.port
         at = number if isinstance(number, int) else None
         legs.append(_leg("source", [ask.packet(source.cluster, Direction.EGRESS, source, end, at) for end in target]))
-    seen = client_seen(cluster, source, service, notes)
+    seen = client_seen(cluster, source, backend.end, service, notes)
     legs.append(
         _leg(
             "destination",
@@ -465,13 +472,15 @@ def from_load_balancer(world: World, ask: Ask, source: End, backend: Backend, no
     return Path(tuple(legs), "load-balancer", tuple(notes))
 
 
-def client_seen(cluster: Cluster, source: End, service: Service | None, notes: list[str]) -> tuple[End, ...]:
+def client_seen(
+    cluster: Cluster, source: End, destination: End, service: Service | None, notes: list[str]
+) -> tuple[End, ...]:
     """Whose address a pod behind a LoadBalancer or NodePort Service sees."""
     own = outsides(addresses(source), str(source)) if not isinstance(source, Outside) else (source,)
     if service is not None and service.external_traffic_policy == "Local":
         notes.append("externalTrafficPolicy Local keeps the client's address")
         return own
-    nodes = nodes_of(cluster)
+    nodes = nodes_of(cluster, destination)
     notes.append("externalTrafficPolicy Cluster: the pod sees the address of the node that took the traffic in")
     return nodes or (*own, DomainName("a node"))
 
@@ -501,7 +510,7 @@ def _through_gateway(
     legs = [_leg("source", [ask.packet(a, Direction.EGRESS, source, end, default) for end in away])]
     if gateways:
         note: list[str] = []
-        seen = client_seen(remote, source, service, note)
+        seen = client_seen(remote, source, gateways[0], service, note)
         legs.append(
             _leg(
                 "gateway",

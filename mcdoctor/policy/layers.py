@@ -108,10 +108,10 @@ def systems(compiled: Mapping[str, Compiled], packet: Packet, datapath: Datapath
     admin = compiled.get("admin")
     tiers: Tiered | None = admin if isinstance(admin, Tiered) else None
     for name in datapath.systems:
-        family = compiled.get(name)
+        family = compiled.get(name) or compiled.get("kubernetes")
         if family is None:
             continue
-        if name == "calico":  # its tiers hold the admin kinds themselves
+        if name == "calico" and name in compiled:  # its tiers hold the admin kinds themselves
             yield name, chain([family.enforce(packet)], OPEN)
         else:
             yield name, chain(_stack(tiers, family.enforce, packet), OPEN)

@@ -242,7 +242,7 @@ def _path(engine: Engine, question: Question, source: Found, backend: Backend, v
     service = backend.service
     if isinstance(end, Outside) and remote and service is not None and service.type in ("LoadBalancer", "NodePort"):
         notes: list[str] = []
-        seen = client_seen(world.clusters[backend.cluster], end, service, notes)
+        seen = client_seen(world.clusters[backend.cluster], end, backend.end, service, notes)
         packets = [ask.packet(backend.cluster, Direction.INGRESS, s, backend.end, backend.port) for s in seen]
         return Path((Leg("destination", tuple(packets)),), "load-balancer", tuple(notes))
     return direct(ask, end, backend.end, backend.port, source.cluster, backend.cluster)
