@@ -102,7 +102,18 @@ def score(case: Case, *, live: bool) -> Score:
     try:
         how, report = run(case, live=live)
     except (RuntimeError, ValueError, subprocess.TimeoutExpired) as error:
-        return Score(case.name, "-", expected, "-", False, 0 if case.causes else None, (), None, 0.0, str(error)[:300])
+        return Score(
+            case.name,
+            "-",
+            expected,
+            "-",
+            False,
+            0 if case.causes else None,
+            (),
+            None,
+            0.0,
+            str(error).partition("\n")[0][:200],
+        )
     ids = [c["id"] for c in report["causes"]]
     wrong = tuple(c["id"] for c in report["causes"] if c["certainty"] != "possible" and c["id"] not in case.causes)
     errors = [f for c in report["checks"] for f in c["findings"] if f["severity"] == "error"]
