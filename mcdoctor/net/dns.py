@@ -423,12 +423,21 @@ class _Library:
         try:
             infos = socket.getaddrinfo(self._name, None, wanted, socket.SOCK_STREAM)
         except socket.gaierror as error:
+            if error.errno == socket.EAI_NONAME and self._has_other_addresses(wanted):
+                # The library says "no such name" also of a name without addresses of this one family.
+                return Reply("answered", wire.ms_since(start), rcode="NOERROR", error="EAI_NONAME")
             return _library_failure(error.errno, wire.ms_since(start))
         except (UnicodeError, OSError) as error:
             return Reply("answered", wire.ms_since(start), unseen=f"{self._name!r} could not be looked up: {error}")
         addresses = dict.fromkeys(str(info[4][0]) for info in infos)
         records = tuple(DnsRecord(name=self._name, type=self._kind, ttl=0, data=a) for a in addresses)
         return Reply("answered", wire.ms_since(start), records=records, rcode="NOERROR")
+
+    def _has_other_addresses(self, family: int) -> bool:
+        other = socket.AF_INET6 if family == socket.AF_INET else socket.AF_INET
+        with suppress(UnicodeError, OSError):
+            return bool(socket.getaddrinfo(self._name, None, other, socket.SOCK_STREAM))
+        return False
 
 
 def _library_failure(number: int | None, ms: float) -> Reply:
