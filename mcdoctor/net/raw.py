@@ -1,8 +1,8 @@
 """Path MTU with raw packets, where NET_RAW is granted: SYNs with padding to the real port, echo requests otherwise.
 
-Packets are made and read with scapy layers, which are imported only here and only then. A SYN may carry data (RFC
-9293); hosts acknowledge the SYN and leave the data, so a SYN-ACK or RST shows that a packet of that size arrived, past filters
-that know the port. IPv4 only: elsewhere the other levels stand alone.
+Packets are made and read with scapy layers, which are imported only here and only then. A SYN may carry data
+(RFC 9293); hosts acknowledge the SYN and leave the data, so a SYN-ACK or RST shows that a packet of that size arrived,
+past filters that know the port. IPv4 only: elsewhere the other levels stand alone.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ _SMALL = 576
 _SIZES = (1450, 1400, 1300)
 _PATIENCE = 1.5  # seconds; with the least RTO of 200 ms the kernel has sent a segment again three times by then
 _ENOUGH_RETRANS = 4
+_PADDING, _MAX_HELLO = 21, 16_000  # extension type; one record holds 16384 bytes
 
 
 @dataclass(slots=True)
@@ -209,7 +210,7 @@ def opening(request: MeasurePathMtu, length: int) -> bytes:
     missing = length - len(head) - 4
     if missing > 0:
         name = "X-Mcdoctor-Padding: "
-        head += name + "0" * max(1, missing - len(name) - 2) + "\r\n"
+        head += name + "0" * max(1, missing - len(name)) + "\r\n"
     return (head + "\r\n").encode("latin-1", "replace")
 
 
@@ -225,21 +226,24 @@ def client_hello(sni: str | None, length: int) -> bytes:
 
 
 def pad_hello(record: bytes, length: int) -> bytes:
-    """The record with extension 21 (padding) at its end; unchanged when it has one or is long enough."""
-    missing = min(length, 16_000) - len(record) - 4
-    if missing < 0 or len(record) < 5 + 4 + 38:
+    """The record with extension 21 (padding) of its own size at the end, in place of one that OpenSSL put there.
+
+    Unchanged when it is long enough, and when it is no ClientHello.
+    """
+    if len(record) < 5 + 4 + 38 or len(record) >= min(length, _MAX_HELLO):
         return record
     body = record[9:]
     place = 34
     place += 1 + body[place]
     place += 2 + int.from_bytes(body[place : place + 2], "big")
     place += 1 + body[place]
-    extensions = body[place + 2 :]
-    rest = extensions
+    rest, extensions = body[place + 2 :], b""
     while len(rest) >= 4:
-        if int.from_bytes(rest[:2], "big") == 21:
-            return record
-        rest = rest[4 + int.from_bytes(rest[2:4], "big") :]
-    extensions += (21).to_bytes(2, "big") + missing.to_bytes(2, "big") + bytes(missing)
+        size = 4 + int.from_bytes(rest[2:4], "big")
+        if int.from_bytes(rest[:2], "big") != _PADDING:
+            extensions += rest[:size]
+        rest = rest[size:]
+    missing = max(0, min(length, _MAX_HELLO) - (9 + place + 2 + len(extensions) + 4))
+    extensions += _PADDING.to_bytes(2, "big") + missing.to_bytes(2, "big") + bytes(missing)
     body = body[:place] + len(extensions).to_bytes(2, "big") + extensions
     return record[:3] + (len(body) + 4).to_bytes(2, "big") + record[5:6] + len(body).to_bytes(3, "big") + body
