@@ -14,50 +14,9 @@ from typing import Any
 import pytest
 from mcrig import manifests, matrix
 from mcrig import rig as rigs
+from mcrig.program import diagnose
 
 pytestmark = [pytest.mark.rig, pytest.mark.timeout(300)]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Run:
-    """One run of the program. `report` is what it printed as JSON."""
-
-    code: int
-    report: dict[str, Any]
-    stderr: str
-
-    @property
-    def causes(self) -> list[str]:
-        return [cause["id"] for cause in sorted(self.report["causes"], key=lambda cause: cause["rank"])]
-
-    @property
-    def told(self) -> str:
-        """What a failing test shows."""
-        checks = [
-            f"{check['id']} {check['outcome']} {check.get('reason') or ''} "
-            + "; ".join(str(finding.get("text") or finding.get("id")) for finding in check.get("findings", ()))
-            for check in self.report["checks"]
-            if check["outcome"] != "passed"
-        ]
-        return f"exit {self.code}, {self.report['verdict']}, causes {self.causes}\n" + "\n".join(checks) + self.stderr
-
-
-def mcdoctor(
-    rig: rigs.Rig, *arguments: str, kubeconfig: Path | None = None, timeout: float = 200
-) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mcdoctor", *arguments]
-    environment = {**os.environ, "KUBECONFIG": str(kubeconfig or rig.kubeconfig), "MCDOCTOR_HISTORY": "off"}
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=timeout, env=environment, stdin=subprocess.DEVNULL
-    )
-
-
-def diagnose(rig: rigs.Rig, *arguments: str, kubeconfig: Path | None = None) -> Run:
-    words = arguments or ("frontend", "backend")
-    result = mcdoctor(rig, "diagnose", *words, "--context", "cluster-a", "--yes", "-o", "json", kubeconfig=kubeconfig)
-    assert "Traceback" not in result.stderr, result.stderr
-    assert result.stdout, f"exit {result.returncode}: {result.stderr}"
-    return Run(result.returncode, json.loads(result.stdout), result.stderr)
 
 
 def patch_backend(rig: rigs.Rig, **changes: Any) -> None:
@@ -67,10 +26,10 @@ def patch_backend(rig: rigs.Rig, **changes: Any) -> None:
     rig.b.apply(manifests.dump([service]))
 
 
-def redeploy_backend(rig: rigs.Rig, environment: dict[str, str], ready_path: str | None, wait: bool = True) -> None:
+def redeploy_backend(rig: rigs.Rig, environment: dict[str, str], ready_port: int | None, wait: bool = True) -> None:
     rig.b.kubectl("delete", "deployment", "backend", "-n", "demo", "--wait=true")
     rig.b.kubectl("wait", "--for=delete", "pod", "-l", "app=backend", "-n", "demo", "--timeout=30s")
-    rig.b.apply(manifests.dump([manifests.deployment("backend", environment, ready_path)]))
+    rig.b.apply(manifests.dump([manifests.deployment("backend", environment, ready_port)]))
     if wait:
         rig.b.kubectl("rollout", "status", "deployment/backend", "-n", "demo", "--timeout=60s", timeout=70)
     else:
@@ -134,7 +93,7 @@ FAULTS = (
     ),
     Fault(
         "pod-not-ready",
-        lambda rig: redeploy_backend(rig, {}, "/nowhere", wait=False),
+        lambda rig: redeploy_backend(rig, {}, 9999, wait=False),
         ("readiness-failing-no-endpoints",),
     ),
     Fault("stub-zone-wrong", wrong_stub_zone, ("stub-domain-misconfigured",)),

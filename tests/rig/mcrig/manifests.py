@@ -153,7 +153,7 @@ def _dns_ports(node_port: int | None = None) -> list[dict[str, object]]:
 
 
 def deployment(
-    name: str, environment: dict[str, str], ready_path: str | None = "/", replicas: int = 1
+    name: str, environment: dict[str, str], ready_port: int | None = 8080, replicas: int = 1
 ) -> dict[str, object]:
     """A Deployment of the small HTTP server, as a plain user, fit for the `restricted` Pod Security level."""
     container: dict[str, object] = {
@@ -165,9 +165,8 @@ def deployment(
     }
     if environment.get("MODE") != "idle":
         container["ports"] = [{"name": "http", "containerPort": 8080}]
-        if ready_path:
-            # From inside: kubelet may reach a pod that a policy shuts off from everybody else.
-            container["readinessProbe"] = {"httpGet": {"path": ready_path, "port": 8080}, "periodSeconds": 1}
+        if ready_port:
+            container["readinessProbe"] = {"tcpSocket": {"port": ready_port}, "periodSeconds": 1}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
