@@ -39,6 +39,7 @@ FINDINGS = (
     "netpol-alone-denies-ingress",
     "netpol-alone-denies-dns",
     "netpol-denied-but-passes",
+    "netpol-allows-dns",
 )
 _SYMPTOM = Symptom.EGRESS_BLOCKED
 
@@ -232,6 +233,14 @@ def _dns(facts: Facts, flow: Flow, pod: Pod, world: Engine) -> Iterable[Finding]
     for server, question in dns_questions(facts, flow, pod):
         answer = path.ask(world, question)
         by = [d for d in answer.deciding if d.effect == "deny"]
+        if answer.verdict is Verdict.ALLOWED:
+            yield Finding(
+                id="netpol-allows-dns",
+                hop=Hop.SOURCE_EGRESS_POLICY,
+                subject=server,
+                severity=Severity.NOTE,
+                args={"pod": str(pod), "server": server},
+            )
         if answer.verdict is not Verdict.DENIED or not by:
             continue
         objects = _objects(facts, by)
