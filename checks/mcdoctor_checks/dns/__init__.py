@@ -30,9 +30,11 @@ configuration = Check(
     judge=judge_zone,
     uses=_LOOKS,
     findings=(
-        "dns-zone-not-forwarded", "dns-zone-forward-wrong", "dns-corefile-malformed", "dns-forwards-to-several",
+        "dns-zone-not-forwarded", "dns-zone-forward-wrong", "dns-corefile-malformed", "dns-asked-of-several",
         "dns-forwards-to-loopback", "dns-serves-stale", "dns-denial-ttl-long", "dns-name-rewritten",
-        "dns-serviceentry-without-address", "dns-import-without-endpoints",
+        "dns-serviceentry-without-address", "dns-import-without-endpoints", "dns-zone-leads-nowhere",
+        "dns-zone-covered",
+        "dns-nothing-to-serve",
     ),
     doc="""
 ## What it does
@@ -97,6 +99,7 @@ name_resolves = Check(
         "dns-all-servers-silent", "dns-servers-silent-one-transport", "dns-all-servers-closed",
         "dns-all-servers-unreachable", "dns-server-silent", "dns-server-closed", "dns-server-unreachable",
         "dns-node-cache-silent", "dns-udp-silent", "dns-tcp-fails", "dns-libc-fails", "dns-other-pod-is-answered",
+        "dns-asked-of-several", "dns-denial-is-kept",
     ),
     doc="""
 ## What it does
@@ -152,6 +155,8 @@ steady = Check(
         "dns-local-name-varies", "dns-peer-name-varies", "dns-outside-name-varies", "dns-other-names-steady",
         "dns-other-names-vary", "dns-tcp-steady", "dns-tcp-varies", "dns-pods-steady", "dns-conntrack-insert-failed",
         "dns-conntrack-entry-stale", "dns-reply-dropped-by-policy", "dns-query-dropped-by-policy",
+        "dns-only-outside-names-fail",
+        "dns-outside-answers-alternate", "dns-denial-is-kept",
     ),
     doc="""
 ## What it does
@@ -263,7 +268,7 @@ others = Check(
     ),
     findings=(
         "dns-direct-server-answers", "dns-direct-server-denies", "dns-pods-disagree", "dns-cache-denies-known-name",
-        "dns-pods-answer-directly", "dns-upstreams-disagree", "dns-upstream-fails-directly",
+        "dns-pods-answer-directly", "dns-upstreams-disagree", "dns-asked-of-several", "dns-upstream-fails-directly",
         "dns-upstream-answers-directly",
     ),
     doc="""

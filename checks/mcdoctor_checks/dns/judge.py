@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -60,18 +61,17 @@ def judge_resolver(facts: Facts) -> Outcome:
     known = dns_addresses(facts)
     searches = any(s == f"svc.{seen.domain}" for s in seen.search)
     uses = any(s in known or link_local(s) for s in seen.servers) or (searches and not known)
-    service_severity = Severity.ERROR if inside else Severity.NOTE
-    if conf.nameservers and not uses and not searches:
+    if conf.nameservers and inside and not uses and not searches:
         problems.append(
             finding(
                 "dns-resolver-not-cluster",
                 seen,
                 {"servers": servers, "search": shown(conf.search)},
                 [conf],
-                severity=service_severity,
+                severity=Severity.ERROR,
             )
         )
-    elif conf.nameservers and not uses:
+    elif conf.nameservers and known and not uses and searches:
         problems.append(
             finding(
                 "dns-nameserver-not-dns-service",
@@ -118,15 +118,15 @@ def _policy_only(facts: Facts, seen: View) -> Iterator[Finding]:
         host = pod.spec.get("hostNetwork") is True
         own = bool(fields(pod.spec.get("dnsConfig")).get("nameservers"))
         bypasses = policy == "Default" or (host and policy == "ClusterFirst") or (policy == "None" and own)
-        if bypasses:
+        confirmed = seen.conf is None or f"svc.{seen.domain}" not in seen.search
+        if bypasses and confirmed and seen.zone != "external":
             why = f"hostNetwork with dnsPolicy {policy}" if host else f"dnsPolicy {policy}"
-            confirmed = seen.conf is None or f"svc.{seen.domain}" not in seen.search
             yield finding(
                 "dns-policy-bypasses-cluster",
                 seen,
                 {"why": why, "pod": f"{pod.namespace}/{pod.name}"},
                 [pod],
-                severity=Severity.WARNING if confirmed and seen.zone != "external" else Severity.NOTE,
+                severity=Severity.WARNING,
                 subject=f"Pod {pod.namespace}/{pod.name}",
                 hop=Hop.SOURCE_POD,
             )
@@ -193,6 +193,16 @@ def _both(seen: View, servers: Iterable[str]) -> bool:
 
 def _dead_servers(facts: Facts, seen: View, dead: dict[str, str], alive: Sequence[str]) -> Iterator[Finding]:
     looks = [k for k in seen.looks if k.server in dead]
+    beside = {k.server for k in seen.looks if k.server in dns_addresses(facts) and k.kind in ANSWERED}
+    for server in dead:
+        if link_local(server) and (beside or any(not link_local(s) for s in alive)):
+            yield finding(
+                "dns-node-cache-silent",
+                seen,
+                {"server": server, "others": shown(sorted({*alive, *beside}))},
+                [k for k in looks if k.server == server],
+                severity=Severity.NOTE,
+            )
     if dead and not alive:
         states = set(dead.values())
         args: Args = {"servers": shown(dead), "transports": " and ".join(sorted(_tried(seen, dead), reverse=True))}
@@ -214,14 +224,6 @@ def _dead_servers(facts: Facts, seen: View, dead: dict[str, str], alive: Sequenc
                 symptom=Symptom.INTERMITTENT_LATENCY,
                 subject=f"nameserver {server}",
             )
-            if link_local(server) and any(not link_local(s) for s in alive):
-                yield finding(
-                    "dns-node-cache-silent",
-                    seen,
-                    {"server": server, "others": shown(alive)},
-                    [k for k in looks if k.server == server],
-                    severity=Severity.NOTE,
-                )
     for server in alive:
         udp = [k for k in seen.looks if k.server == server and not k.tcp and k.libc is None]
         tcp = [k for k in seen.looks if k.server == server and k.tcp and k.libc is None]
@@ -338,19 +340,28 @@ def _denied(facts: Facts, seen: View, kind: Kind, args: Args, looks: list[Look],
         )
         limit = max((k.denial_ttl for k in looks if k.denial_ttl is not None), default=30)
         if age is not None and 0 <= age <= max(limit, 30):
-            yield finding(
-                "dns-service-just-created",
-                seen,
-                {"seconds": round(age), "ttl": limit},
-                [service, *looks],
-                severity=Severity.NOTE,
-            )
+            args = {**args, "seconds": round(age), "ttl": limit}
+            yield finding("dns-service-just-created", seen, args, [service, *looks], severity=Severity.NOTE)
+            yield finding("dns-denial-is-kept", seen, args, [service, *looks], severity=Severity.NOTE)
+    if _counts_down(looks):
+        yield finding("dns-denial-is-kept", seen, args, looks, severity=Severity.NOTE)
     if seen.zone == "peer" and fine:
         yield finding("dns-peer-name-denied", seen, args, looks, severity=Severity.NOTE)
     if flow.remote is not None and flow.remote.headless and flow.crosses_clusters and flow.local is None:
         yield finding(
             "dns-remote-headless-denied", seen, {**args, "cluster": flow.remote.cluster}, looks, severity=Severity.NOTE
         )
+
+
+def _counts_down(looks: Sequence[Look]) -> bool:
+    """The time that a denial has left falls as the clock goes on: it is one cached denial, not many new ones."""
+    timed = sorted((k for k in looks if k.denial_ttl is not None and not k.tcp), key=lambda k: k.at)
+    for one, other in itertools.combinations(timed, 2):
+        passed = (other.at - one.at).total_seconds()
+        fell = (one.denial_ttl or 0) - (other.denial_ttl or 0)
+        if (one.server, one.type) == (other.server, other.type) and passed >= 2 and abs(fell - passed) <= 1.5:
+            return True
+    return False
 
 
 def _one_family_fails(seen: View, verdicts: dict[str, tuple[Kind, list[Look]]]) -> Iterator[Finding]:
@@ -375,6 +386,8 @@ def _disagreement(seen: View, verdicts: dict[str, tuple[Kind, list[Look]]]) -> I
     told = "; ".join(f"{s}: {WORDS[k]}" for s, (k, _) in verdicts.items())
     looks = [k for _, found in verdicts.values() for k in found]
     yield finding("dns-servers-disagree", seen, {"answers": told}, looks, symptom=Symptom.DNS_FLAPPING)
+    if seen.zone == "external":
+        yield finding("dns-asked-of-several", seen, {"targets": shown(verdicts)}, looks, severity=Severity.NOTE)
     yield finding(
         "dns-outside-name-differs" if seen.zone == "external" else "dns-inside-name-differs",
         seen,
@@ -493,6 +506,8 @@ def _nodata(seen: View, expansions: Sequence[str], searched: Sequence[Look]) -> 
         if not looks or settled(looks) != "empty":
             return  # an address, or something that does not end a search quietly
         musl = (seen.conf is not None and seen.conf.libc == "musl") or any(k.libc == "musl" for k in searched)
+        if not musl and seen.conf is not None and seen.conf.libc == "glibc":
+            return  # glibc goes on to the next name
         failing = [k for k in searched if k.type == "A" and k.kind in DENIED]
         stops = musl and (bool(failing) or not any(k.kind == "address" for k in searched))
         yield finding(

@@ -38,7 +38,7 @@ from mcdoctor_checks.dns.facts import (
     upstreams,
     view,
 )
-from mcdoctor_checks.dns.told import NO_NAME, WORDS, finding
+from mcdoctor_checks.dns.told import NO_NAME, WORDS, Args, finding
 from mcdoctor_checks.endpoints.facts import (
     SLICE,
     cluster_ips,
@@ -239,8 +239,7 @@ def _node_cache(facts: Facts, seen: View) -> Iterator[Finding]:
                 seen,
                 {"pod": pod.name, "why": why},
                 [pod],
-                severity=Severity.WARNING,
-                symptom=Symptom.DNS_FLAPPING,
+                severity=Severity.NOTE,
                 subject=f"Pod {pod.namespace}/{pod.name}",
             )
 
@@ -284,58 +283,54 @@ def _special(name: str) -> bool:
     return any(within(name, z) for z in PEER_ZONES)
 
 
-def _not_forwarded(seen: View, origin: KubeObject) -> Finding:
-    zone = next((z for z in PEER_ZONES if within(seen.host, z)), seen.host)
-    return finding(
-        "dns-zone-not-forwarded",
-        seen,
-        {"zone": zone, "config": origin.name},
-        [origin],
-        severity=Severity.WARNING,
-        subject=origin.subject,
-    )
+def _resolves(seen: View) -> bool | None:
+    """Whether the pod's servers give the name an address; None when they were not asked."""
+    looks = [k for k in seen.of(seen.host) if k.server in seen.servers or not seen.servers]
+    return any(k.kind == "address" for k in looks) if looks else None
+
+
+def _misconfigured(seen: View, slug: str, args: Args, origin: KubeObject) -> Iterator[Finding]:
+    """A fault of form: an error once the name is seen to fail, a warning while nobody asked."""
+    args = {"config": origin.name, **args}
+    severity = Severity.WARNING if _resolves(seen) is None else Severity.ERROR
+    yield finding(slug, seen, args, [origin], severity=severity, subject=origin.subject)
+    yield finding("dns-zone-leads-nowhere", seen, args, [origin], severity=Severity.NOTE, subject=origin.subject)
+
+
+def _zone_name(name: str) -> str:
+    return next((z for z in PEER_ZONES if within(name, z)), name)
 
 
 def _covered(facts: Facts, seen: View, config: Corefile, origin: KubeObject) -> Iterator[Finding]:
     """A name of the cluster set needs a block, or a plugin, that knows it; its forwarders need to be right."""
     server, zone = config.server_for(seen.host), config.zone_of(seen.host)
-    if not _special(seen.host):
+    if not _special(seen.host) or _resolves(seen):
         return
-    if server is None or zone == "." or (zone is not None and not any(within(zone, z) for z in PEER_ZONES)):
+    if server is None or zone is None or not any(within(zone, z) for z in PEER_ZONES):
         knows = server is not None and (
             bool(server.all("multicluster", "lighthouse", "clusterset"))
-            or any(within(seen.host, a) for p in server.all("kubernetes") for a in p.args)
+            or any(within(seen.host, a) for p in server.all("kubernetes") for a in p.args if a != ".")
             or any(p.args and p.args[0] != "." and within(seen.host, p.args[0]) for p in server.all("forward", "proxy"))
         )
         if not knows and not config.imports and not config.problems:
-            yield _not_forwarded(seen, origin)
+            yield from _misconfigured(seen, "dns-zone-not-forwarded", {"zone": _zone_name(seen.host)}, origin)
         return
     targets = [a for t in forwards(server, seen.host) if family(a := server_address(t))]
     special = set(multicluster_servers(facts))
-    right = ""
-    if special:
-        wrong = [a for a in targets if a not in special]
-        right = shown(sorted(special))
-    elif facts.complete("Service", facts.flow.source_cluster):
-        everywhere = {a for s in facts.objects("Service", facts.flow.source_cluster) for a in cluster_ips(s)}
-        wrong = [a for a in targets if a not in everywhere]
-        right = "-"
-    else:
-        wrong = []
-    if wrong and len(wrong) == len(targets):
-        yield finding(
-            "dns-zone-forward-wrong",
-            seen,
-            {"zone": zone or "", "target": shown(wrong), "right": right, "config": origin.name},
-            [origin],
-            severity=Severity.WARNING,
-            subject=origin.subject,
-        )
+    known = special
+    if not special and facts.complete("Service", facts.flow.source_cluster):
+        known = {a for s in facts.objects("Service", facts.flow.source_cluster) for a in cluster_ips(s)}
+    if targets and (special or known) and not known & set(targets):
+        args: Args = {"zone": zone, "target": shown(targets), "right": shown(sorted(special))}
+        yield from _misconfigured(seen, "dns-zone-forward-wrong", args, origin)
+    elif targets and known:
+        args = {"zone": zone, "target": shown(targets), "config": origin.name}
+        yield finding("dns-zone-covered", seen, args, [origin], severity=Severity.NOTE, subject=origin.subject)
 
 
 def _node_config(facts: Facts, seen: View) -> Iterator[Finding]:
     """Where the pod asks the cache on its node, that cache's own configuration must know the zone too."""
-    if not any(link_local(s) for s in seen.servers) or not _special(seen.host):
+    if not any(link_local(s) for s in seen.servers) or not _special(seen.host) or _resolves(seen):
         return
     config, origin = corefile(facts, "node-local-dns"), config_object(facts, "node-local-dns")
     if config is None or origin is None or config.imports or config.problems:
@@ -348,7 +343,7 @@ def _node_config(facts: Facts, seen: View) -> Iterator[Finding]:
     cluster = {*dns_addresses(facts), *dns_endpoints(facts)}
     # The root block usually forwards to the node's own resolvers, which know nothing of the cluster set.
     if not any("CLUSTER__DNS" in t or server_address(t) in cluster for t in targets):
-        yield _not_forwarded(seen, origin)
+        yield from _misconfigured(seen, "dns-zone-not-forwarded", {"zone": _zone_name(seen.host)}, origin)
 
 
 def _habits(facts: Facts, seen: View, config: Corefile, origin: KubeObject) -> Iterator[Finding]:
@@ -361,7 +356,7 @@ def _habits(facts: Facts, seen: View, config: Corefile, origin: KubeObject) -> I
         return finding(id, seen, dict(args), [origin], severity=Severity.NOTE, subject=origin.subject)
 
     if len(targets) > 1 and seen.zone != "cluster":
-        yield note("dns-forwards-to-several", targets=shown(targets))
+        yield note("dns-asked-of-several", targets=shown(targets))
     for cache in server.all("cache") if server else ():
         options = {o[0]: o[1:] for o in cache.options if o}
         if "serve_stale" in options:
@@ -429,29 +424,37 @@ def _proxy_environment(facts: Facts) -> dict[str, str] | None:
 
 
 def _import_backends(facts: Facts, seen: View) -> Iterator[Finding]:
-    """An imported Service without any ready endpoint answers without a record."""
+    """What the server for the cluster set has to answer with: nothing without an import, or without ready endpoints."""
     flow = facts.flow
-    if not _special(seen.host):
+    if not _special(seen.host) or not flow.namespace:
         return
-    for kind in ("ServiceImport.multicluster.x-k8s.io", "ServiceImport.lighthouse.submariner.io"):
-        imported = facts.object(kind, flow.source_cluster, flow.namespace, flow.name)
-        if imported is None:
-            continue
-        slices = [
-            o
-            for o in facts.objects(SLICE, flow.source_cluster, flow.namespace)
-            if strings(o.labels).get("multicluster.kubernetes.io/service-name") == flow.name
-        ]
-        endpoints = [e for o in slices for e in map(fields, items(o.body.get("endpoints")))]
-        if slices and all(fields(e.get("conditions")).get("ready") is False for e in endpoints):
-            yield finding(
-                "dns-import-without-endpoints",
-                seen,
-                {"service": f"{flow.namespace}/{flow.name}"},
-                [imported, *slices],
-                severity=Severity.WARNING,
-                subject=imported.subject,
-            )
+    kinds = ("ServiceImport.multicluster.x-k8s.io", "ServiceImport.lighthouse.submariner.io")
+    imports = [o for k in kinds if (o := facts.object(k, flow.source_cluster, flow.namespace, flow.name)) is not None]
+    exports = [
+        o
+        for k in kinds
+        if (o := facts.object(k.replace("Import", "Export"), flow.destination_cluster, flow.namespace, flow.name))
+        is not None
+    ]
+    args: Args = {"service": f"{flow.namespace}/{flow.name}"}
+    if not imports and exports and facts.absent(kinds[0], flow.source_cluster, flow.namespace, flow.name):
+        yield finding("dns-nothing-to-serve", seen, args, exports, severity=Severity.NOTE)
+    slices = [
+        o
+        for o in facts.objects(SLICE, flow.source_cluster, flow.namespace)
+        if strings(o.labels).get("multicluster.kubernetes.io/service-name") == flow.name
+    ]
+    endpoints = [e for o in slices for e in map(fields, items(o.body.get("endpoints")))]
+    if imports and slices and all(fields(e.get("conditions")).get("ready") is False for e in endpoints):
+        yield finding(
+            "dns-import-without-endpoints",
+            seen,
+            args,
+            [*imports, *slices],
+            severity=Severity.WARNING,
+            subject=imports[0].subject,
+        )
+        yield finding("dns-nothing-to-serve", seen, args, imports, severity=Severity.NOTE)
 
 
 # --- other servers ----------------------------------------------------------------------------------------------------
@@ -470,7 +473,15 @@ def judge_others(facts: Facts) -> Outcome:
         "upstream": set(upstreams(facts, seen.host)),
     }
     looks = {name: [k for k in every if k.server in servers - set(seen.servers)] for name, servers in groups.items()}
-    looks["upstream"] = [k for k in looks["upstream"] if k.server not in groups["multicluster"] | groups["pods"]]
+    apart = {*groups["multicluster"], *groups["pods"], *seen.servers, *dns_addresses(facts)}
+    # What a node or a DNS pod was made to ask beside these is an upstream, whatever the Corefile calls it.
+    dns_names = {p.name for p in dns_pods(facts)}
+    looks["upstream"] = [
+        k
+        for k in every
+        if k.server not in apart
+        and (k.server in groups["upstream"] or k.fact.vantage.node or (k.fact.vantage.pod in dns_names))
+    ]
     if not any(looks.values()):
         return Unknown("no server beside the pod's own was asked for the name")
     own = [k for k in seen.of(seen.host) if k.server in seen.servers]
@@ -523,6 +534,7 @@ def _upstreams(seen: View, looks: list[Look], own: list[Look], failing: bool) ->
     spoken = {k for k in said.values() if k in ("address", "nxdomain", "empty", "declined")}
     if len(spoken) > 1:
         yield finding("dns-upstreams-disagree", seen, {"answers": told}, looks, symptom=Symptom.DNS_FLAPPING)
+        yield finding("dns-asked-of-several", seen, {"targets": shown(said)}, looks, severity=Severity.NOTE)
     # A pod that may not reach the upstream itself hears silence: from a pod only an error counts.
     wrong = [
         k for k in looks if k.kind == "servfail" or (k.kind == "silent" and k.place == "near" and k.fact.vantage.node)

@@ -82,7 +82,7 @@ def _mixed(seen: View, looks: list[Look]) -> Iterator[Finding]:
             symptom=Symptom.DNS_FLAPPING,
             subject=subject,
         )
-        yield _order(seen, looks, base)
+        yield from _order(seen, looks, base)
     failures = count["servfail"] + count["declined"]
     if good and failures:
         yield finding(
@@ -105,13 +105,22 @@ def _first(count: Counter[Kind], kinds: Iterable[Kind]) -> str:
     return WORDS[next(k for k in kinds if count[k])]
 
 
-def _order(seen: View, looks: list[Look], base: Args) -> Finding:
+def _order(seen: View, looks: list[Look], base: Args) -> Iterator[Finding]:
     """Denials that ended once look like a cached denial that ran out; those that come and go do not."""
     said = [k.kind == "address" for k in sorted(looks, key=lambda k: k.at) if k.kind in ("address", *DENIED)]
-    changes = sum(1 for one, next_ in itertools.pairwise(said) if one != next_)
-    once = "dns-denial-ended" if said[-1] else "dns-denial-began"
-    id = once if changes == 1 else "dns-denials-come-and-go"
-    return finding(id, seen, {**base, "changes": changes}, looks, severity=Severity.NOTE)
+    changes = sum(1 for one, other in itertools.pairwise(said) if one != other)
+    args: Args = {**base, "changes": changes}
+    if changes > 1:
+        yield finding("dns-denials-come-and-go", seen, args, looks, severity=Severity.NOTE)
+        if seen.zone == "external":
+            yield finding("dns-outside-answers-alternate", seen, args, looks, severity=Severity.NOTE)
+    elif said[-1]:
+        yield finding("dns-denial-ended", seen, args, looks, severity=Severity.NOTE)
+        yield finding(
+            "dns-denial-is-kept", seen, {"answer": "-", "servers": looks[0].server}, looks, severity=Severity.NOTE
+        )
+    else:
+        yield finding("dns-denial-began", seen, args, looks, severity=Severity.NOTE)
 
 
 def _steps(seen: View, looks: Sequence[Look]) -> Iterator[Finding]:
@@ -164,8 +173,13 @@ def _context(facts: Facts, seen: View) -> Iterator[Finding]:
     control = [k for g in _groups(seen, seen.control).values() for k in g]
     if len(control) > 2:
         steady = all(k.kind == "address" and k.ms < 1000 for k in control)
-        id = "dns-other-names-steady" if steady else "dns-other-names-vary"
-        yield finding(id, seen, {"control": seen.control, "count": len(control)}, control, severity=Severity.NOTE)
+        slug = "dns-other-names-steady" if steady else "dns-other-names-vary"
+        args: Args = {"control": seen.control, "count": len(control)}
+        yield finding(slug, seen, args, control, severity=Severity.NOTE)
+        failing = [k for g in _groups(seen, seen.host).values() for k in g if k.kind in ("servfail", "silent")]
+        if steady and failing and seen.zone == "external":
+            args = {"outside": seen.host, "answer": WORDS[failing[0].kind]}
+            yield finding("dns-only-outside-names-fail", seen, args, [*failing, *control], severity=Severity.NOTE)
     tcp = [k for k in seen.of(seen.host, tcp=True) if k.server in seen.servers or not seen.servers]
     if len(tcp) > 1:
         steady = all(k.kind in ANSWERED and k.kind != "servfail" and k.ms < 1000 for k in tcp)

@@ -1,11 +1,9 @@
 """Room endpoints: the Service, the pods behind it, its ports and its EndpointSlices, on both sides."""
 
 from mcdoctor.check import Check
-from mcdoctor.models.facts import HttpRequest, HttpSeries, KubeObject, Listed, Listener
+from mcdoctor.models.facts import KubeObject, Listed, Listener
 from mcdoctor_checks.endpoints.judge import (
-    judge_drain,
     judge_endpoints,
-    judge_listening,
     judge_local,
     judge_ports,
     judge_ready,
@@ -97,10 +95,12 @@ ports_resolve = Check(
     id="endpoints-ports-resolve",
     title="the Service's port leads to a port of the pods",
     judge=judge_ports,
-    uses=(KubeObject, Listed),
+    uses=(KubeObject, Listed, Listener),
     findings=(
-        "target-port-name-unknown", "target-port-name-partial", "target-port-undeclared", "endpoints-lack-port",
+        "target-port-name-unknown", "target-port-name-partial", "target-port-undeclared",
+        "endpoints-lack-port",
         "endpoints-port-differs",
+        "target-port-not-served",
     ),
     doc=f"""
 ## What it does
@@ -112,35 +112,13 @@ A named port that no container declares leaves the Service without endpoints for
 
 ## What can go wrong
 A name that no pod, or only some pods, declare; slices that carry another port name (endpoints written by hand) or
-another number (old slices). Declaring a port is optional, so a number that is not declared is only a warning, and only
+another number (old slices). Declaring a port is optional, so a number that is not declared is only a note, and only
 where the pods declare others.
 
 ## What it needs
 {_READS}
 """,
 )  # fmt: skip
-
-pods_listen = Check(
-    id="endpoints-pods-listen",
-    title="the backend listens on the target port for others",
-    judge=judge_listening,
-    uses=(KubeObject, Listener),
-    findings=("target-port-not-listening", "target-port-on-loopback"),
-    doc="""
-## What it does
-Compares the sockets that listen inside a backend pod with the Service's target port.
-
-## Why it matters
-It is the one look that parts a wrong port from an application that listens on 127.0.0.1 only; from outside both are a
-refused connection.
-
-## What can go wrong
-Nothing listens on the target port; it listens on a loopback address only.
-
-## What it needs
-A view into a backend pod (`listener` facts: `diagnose --both`, or a recording). Without it the outcome is unknown.
-""",
-)
 
 endpoints_agree = Check(
     id="endpoints-agree-with-pods",
@@ -188,36 +166,11 @@ Clients and backends run on different nodes; a rollout or a drain moved the only
 """,
 )
 
-requests_survive = Check(
-    id="endpoints-drain-before-pods-stop",
-    title="requests do not fail while backends are replaced",
-    judge=judge_drain,
-    uses=(KubeObject, HttpSeries, HttpRequest),
-    findings=("errors-while-pods-terminate",),
-    doc=f"""
-## What it does
-Where some requests failed and others did not, compares the times of the failures with the times at which pods behind
-the Service were told to stop.
-
-## Why it matters
-A pod leaves the endpoints and gets its stop signal at the same moment. A server that stops at once drops requests that
-are still on their way to it.
-
-## What can go wrong
-No preStop delay, a server that does not drain, a grace period that is too short.
-
-## What it needs
-Request facts of the source, and: {_READS}
-""",
-)
-
 CHECKS = (
     service_is_usable,
     selector_matches_pods,
     endpoints_ready,
     ports_resolve,
-    pods_listen,
     endpoints_agree,
     local_policy,
-    requests_survive,
 )

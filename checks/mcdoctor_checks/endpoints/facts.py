@@ -338,11 +338,6 @@ def _probe(pod: KubeObject, container: str) -> str:
     return ""
 
 
-def drains(pod: KubeObject) -> bool:
-    """True when some container has a preStop hook, so that the pod keeps serving while it leaves the endpoints."""
-    return any(fields(fields(c.get("lifecycle")).get("preStop")) for c in containers(pod))
-
-
 def nearest(wanted: Mapping[str, str], pods: tuple[KubeObject, ...]) -> tuple[KubeObject, str] | None:
     """The pod whose labels differ least from the selector, and how: `app=backend-v2, not backend`."""
     best: tuple[int, KubeObject, str] | None = None

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 
 from mcdoctor.models.collection import Facts
-from mcdoctor.models.facts import Fact, HttpRequest, HttpSample, HttpSeries, KubeObject, Listener
+from mcdoctor.models.facts import Fact, KubeObject, Listener
 from mcdoctor.models.ids import Hop, Severity, Symptom
 from mcdoctor.models.outcome import Finding, Outcome, Skipped, Unknown
 from mcdoctor_checks.endpoints.facts import (
@@ -19,7 +18,6 @@ from mcdoctor_checks.endpoints.facts import (
     cluster_ips,
     condition,
     declared,
-    drains,
     families,
     finished,
     is_external_name,
@@ -51,7 +49,6 @@ from mcdoctor_checks.reading import (
     when,
     whole,
 )
-from mcdoctor_checks.sight import place
 
 Args = dict[str, str | int | float]
 
@@ -464,10 +461,11 @@ def judge_ports(facts: Facts) -> Outcome:
         pods, slices = pods_of(facts, side), slices_of(facts, side)
         evidence.append(service)
         for port in meant(side, facts.flow):
-            if pods:
-                problems.extend(_target(facts, side, port, pods))
+            found = list(_target(facts, side, port, pods)) if pods else []
             if any(s.endpoints for s in slices):
-                problems.extend(_slice_ports(facts, side, port, pods, slices))
+                found += _slice_ports(facts, side, port, pods, slices)
+            problems += found
+            problems += _not_served(facts, side, port, pods, found)
             if not pods and not slices:
                 unknown.append(f"neither pods nor endpoints of {side.subject} were seen")
     return conclude(problems, unknown, tuple(evidence))
@@ -507,7 +505,7 @@ def _target(facts: Facts, side: Side, port: Port, pods: tuple[KubeObject, ...]) 
                 id="target-port-undeclared",
                 hop=Hop.DEST_SERVICE,
                 subject=side.subject,
-                severity=_severity(side, Severity.WARNING),
+                severity=Severity.NOTE,
                 args={**common, "declared": shown(f"{n}/{proto}" for _, n, proto in others[0])},
                 evidence=(service, pods[0]),
             )
@@ -565,65 +563,30 @@ def _slice_ports(
         )
 
 
-def judge_listening(facts: Facts) -> Outcome:
-    """A process in the backend pods listens on the target port, on an address that others can reach."""
-    present, _, early = _seen(facts)
-    if early is not None:
-        return early
-    listeners = facts.all(Listener)
-    problems: list[Finding] = []
-    evidence: list[Fact] = []
-    for side in present:
-        assert side.service is not None
-        pods = {p.name: p for p in pods_of(facts, side)}
-        for fact in listeners:
-            where = fact.vantage
-            if where.cluster not in (None, side.cluster) or where.namespace not in (None, side.namespace):
-                continue
-            if where.pod not in pods or not fact.sockets:
-                continue
-            evidence.append(fact)
-            for port in meant(side, facts.flow):
-                problems.extend(_listening(facts, side, port, pods[where.pod], fact))
-    if not evidence:
-        blind = facts.blind_to(Listener)
-        return Unknown(blind[0].reason if blind else "sockets inside the backend pods were not looked at")
-    return conclude(problems, (), tuple(evidence))
-
-
-def _listening(facts: Facts, side: Side, port: Port, pod: KubeObject, fact: Listener) -> Iterator[Finding]:
-    target = resolve(pod, port)
-    if target is None or port.protocol not in ("TCP", "UDP"):
-        return
-    sockets = [s for s in fact.sockets if s.protocol == port.protocol.lower()]
-    here = [s for s in sockets if s.port == target]
-    args: Args = {"service": str(side), "cluster": side.cluster, "pod": pod.name, "port": target}
-    subject = f"Pod {pod.namespace}/{pod.name} in {side.cluster}"
-    if not here:
+def _not_served(
+    facts: Facts, side: Side, port: Port, pods: tuple[KubeObject, ...], problems: list[Finding]
+) -> Iterator[Finding]:
+    """One note for all that shows a wrong target port: what the objects say, or the sockets inside a pod."""
+    shows: list[Fact] = [e for p in problems if p.id != "endpoints-port-differs" for e in p.evidence]
+    named = {p.name: p for p in pods}
+    for listener in facts.all(Listener):
+        where = listener.vantage
+        if where.cluster not in (None, side.cluster) or where.namespace not in (None, side.namespace):
+            continue
+        pod = named.get(where.pod or "")
+        target = resolve(pod, port) if pod else None
+        sockets = [s.port for s in listener.sockets if s.protocol == port.protocol.lower()]
+        if target is not None and sockets and target not in sockets:
+            shows.append(listener)
+    if shows:
         yield Finding(
-            id="target-port-not-listening",
-            hop=Hop.DEST_POD,
-            subject=subject,
-            symptom=Symptom.CONNECTION_REFUSED_OR_RESET,
-            args={**args, "listening": shown(str(s.port) for s in sorted(sockets, key=lambda s: s.port))},
-            evidence=(fact, pod),
+            id="target-port-not-served",
+            hop=Hop.DEST_SERVICE,
+            subject=side.subject,
+            severity=Severity.NOTE,
+            args={"service": str(side), "cluster": side.cluster, "port": str(port), "target": port.target},
+            evidence=tuple({id(e): e for e in shows}.values()),
         )
-    elif all(_loopback(s.address) for s in here):
-        yield Finding(
-            id="target-port-on-loopback",
-            hop=Hop.DEST_POD,
-            subject=subject,
-            symptom=_symptom(facts),
-            args={**args, "address": here[0].address},
-            evidence=(fact, pod),
-        )
-
-
-def _loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address.strip("[]").removeprefix("::ffff:")).is_loopback
-    except ValueError:
-        return address == "localhost"
 
 
 # --- endpoints against pods ---------------------------------------------------------------------------------------
@@ -821,92 +784,3 @@ def judge_local(facts: Facts) -> Outcome:
     if not judged:
         return Skipped("no Service of this flow keeps traffic on the node")
     return conclude(problems, unknown, tuple(evidence))
-
-
-# --- errors while pods leave --------------------------------------------------------------------------------------
-
-
-def judge_drain(facts: Facts) -> Outcome:
-    """Requests do not fail while pods behind the Service are being replaced."""
-    present, _, early = _seen(facts)
-    if early is not None:
-        return early
-    problems: list[Finding] = []
-    evidence: list[Fact] = []
-    failures = _failed_requests(facts)
-    for side in present:
-        assert side.service is not None
-        pods = pods_of(facts, side)
-        # A pod that is terminating may have been read long before or after the requests: its own times decide.
-        leaving = [p for p in pods if terminating(p)]
-        addresses = {e.address for s in slices_of(facts, side) for e in s.endpoints if e.terminating}
-        leaving += [p for p in pods if p not in leaving and addresses & set(pod_ips(p))]
-        evidence.extend(leaving)
-        for pod in leaving:
-            begun = _deletion_began(pod)
-            during = [
-                fact
-                for fact, at in failures
-                if begun is None or timedelta(seconds=-5) <= at - begun <= timedelta(seconds=_grace(pod) + 30)
-            ]
-            if begun is None or not during:
-                continue
-            problems.append(
-                Finding(
-                    id="errors-while-pods-terminate",
-                    hop=Hop.DEST_ENDPOINT,
-                    subject=f"Pod {pod.namespace}/{pod.name} in {side.cluster}",
-                    severity=_severity(side),
-                    symptom=Symptom.SURGE_5XX,
-                    args={
-                        "service": str(side),
-                        "cluster": side.cluster,
-                        "pod": pod.name,
-                        "failures": len(during),
-                        "drain": "preStop" if drains(pod) else "no preStop",
-                    },
-                    evidence=(pod, *{id(f): f for f in during}.values()),
-                )
-            )
-            break
-    if not evidence:
-        return Skipped("no pod behind the Service is terminating")
-    return conclude(problems, (), tuple(evidence))
-
-
-def _deletion_began(pod: KubeObject) -> datetime | None:
-    """deletionTimestamp is when the grace period ends."""
-    ends = when(_meta(pod).get("deletionTimestamp"))
-    return ends - timedelta(seconds=_grace(pod)) if ends else None
-
-
-def _grace(pod: KubeObject) -> int:
-    return number(_meta(pod).get("deletionGracePeriodSeconds")) or 0
-
-
-def _failed_requests(facts: Facts) -> list[tuple[Fact, datetime]]:
-    """Failed requests of the source, but only where others succeeded: a total failure has another cause."""
-    failed: list[tuple[Fact, datetime]] = []
-    fine = False
-    for series in facts.all(HttpSeries):
-        if place(facts.flow, series.vantage) != "source":
-            continue
-        for sample in series.samples:
-            if _bad(sample):
-                failed.append((series, sample.at))
-            else:
-                fine = True
-    for request in facts.all(HttpRequest):
-        if place(facts.flow, request.vantage) != "source":
-            continue
-        if _bad(request):
-            failed.append((request, request.at))
-        else:
-            fine = True
-    return failed if fine else []
-
-
-def _bad(sample: HttpSample | HttpRequest) -> bool:
-    if sample.result == "response":
-        return sample.status in (502, 503, 504)
-    return sample.result in ("reset", "closed", "connect-error")
