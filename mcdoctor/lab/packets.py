@@ -10,6 +10,7 @@ ICMP, TCP, UDP = 1, 6, 17
 ECHO_REPLY, UNREACHABLE, ECHO, TIME_EXCEEDED = 0, 3, 8, 11
 NET_UNREACHABLE, PORT_UNREACHABLE, FRAG_NEEDED, PROHIBITED = 0, 3, 4, 13
 
+_LEAST = {ICMP: 8, TCP: 20, UDP: 8}  # bytes of a transport header
 _FIN, _SYN, _RST, _ACK = 0x01, 0x02, 0x04, 0x10
 _IP = struct.Struct("!BBHHHBBH4s4s")
 _TCP = struct.Struct("!HHIIBBHHH")
@@ -55,7 +56,8 @@ class Packet:
 
 
 def read(data: bytes) -> Packet | None:
-    """The packet at the start of `data` (trailing padding is cut); None when it is not a whole IPv4 packet."""
+    """The packet at the start of `data` (trailing padding is cut); None when it is not a whole IPv4 packet
+    with a whole transport header."""
     if len(data) < 20 or data[0] >> 4 != 4:
         return None
     header = (data[0] & 15) * 4
@@ -63,13 +65,11 @@ def read(data: bytes) -> Packet | None:
     if header < 20 or total < header or total > len(data):
         return None
     offset = (flags & 0x1FFF) * 8
-    ports = (0, 0)
-    if protocol in (TCP, UDP) and not offset and total >= header + (20 if protocol == TCP else 8):
-        ports = struct.unpack_from("!HH", data, header)
-    elif protocol == ICMP and not offset and total < header + 8:
+    if not offset and total < header + _LEAST.get(protocol, 0):
         return None
+    start, end = struct.unpack_from("!HH", data, header) if protocol in (TCP, UDP) and not offset else (0, 0)
     return Packet(
-        bytearray(data[:total]), header, protocol, ttl, data[12:16], data[16:20], *ports,
+        bytearray(data[:total]), header, protocol, ttl, data[12:16], data[16:20], start, end,
         bool(flags & 0x4000), offset, identification,
     )  # fmt: skip
 
@@ -197,7 +197,7 @@ def quoted(error: Packet) -> Packet | None:
     if len(inner) < 28 or inner[0] >> 4 != 4:
         return None
     header = (inner[0] & 15) * 4
-    if len(inner) < header + 4:
+    if header < 20 or len(inner) < header + 4:
         return None
     protocol = inner[9]
     start, end = struct.unpack_from("!HH", inner, header) if protocol in (TCP, UDP) else (0, 0)

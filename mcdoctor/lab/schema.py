@@ -136,7 +136,7 @@ class ServicePortMap:
 
     port: int = field(metadata={"doc": "the Service's port"})
     to: tuple[str, ...] = field(metadata={"doc": "backends as `address:port`; empty: no endpoints"})
-    protocol: Literal["tcp", "udp"] = field(default="tcp", metadata={"doc": ""})
+    protocol: Literal["tcp", "udp"] = field(default="tcp", metadata={"doc": "of the port"})
     empty: Literal["reject", "drop"] = field(
         default="reject", metadata={"doc": "what happens without endpoints; kube-proxy rejects"}
     )

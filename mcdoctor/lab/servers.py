@@ -230,9 +230,7 @@ class _Dns:
                     return None
             case _:
                 assert_never(behaviour)
-        if transport == "tcp":
-            return response.to_wire()
-        limit = max(512, query.payload) if query.edns >= 0 else 512
+        limit = 65535 if transport == "tcp" else max(512, query.payload) if query.edns >= 0 else 512
         try:
             return response.to_wire(max_size=limit)
         except dns.exception.TooBig:
