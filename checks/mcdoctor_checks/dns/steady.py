@@ -39,7 +39,7 @@ def judge_steady(facts: Facts) -> Outcome:
         return Skipped(NO_NAME)
     seen = view(facts)
     groups = _groups(seen, seen.host)
-    libc = seen.through_libc()
+    libc = [k for k in seen.through_libc() if k.type == "A"] or seen.through_libc()  # one question: A and AAAA may differ
     repeated = [g for g in (*groups.values(), libc) if len(g) > 1]
     if not repeated:
         return Unknown(why_blind(facts) if not seen.looks else "the name was asked only once", None)
