@@ -30,7 +30,8 @@ mcdoctor lab up default; mcdoctor lab shell frontend; mcdoctor lab down
 
 It needs Linux and no privilege: a plain user gets a user namespace, root needs none. Nothing of the machine's own
 network is touched, no file is written but the note of a lab that is up, and the namespaces end with their processes,
-however those end. Where namespaces are forbidden, `lab run` and `diagnose --lab` replay the recording that ships with the scenario, and say so.
+however those end. Where namespaces are forbidden, `lab run` and `diagnose --lab` replay the recording that ships with
+the scenario, and say so.
 
 ## A scenario
 
@@ -55,9 +56,9 @@ way back, and are limited to six in a burst and one a second for each receiver, 
 Policies let replies pass; filters look at each packet alone.
 
 Inside a host: one interface `eth0` with a /32 address and a gateway at 169.254.1.1, as Calico gives it to pods, no
-IPv6, `/etc/resolv.conf` and `/etc/hosts` of the pod, its host name. All TLS servers' certificates come from a CA made at the
-start, which every host trusts through `SSL_CERT_FILE`. Commands run by `lab shell` may do everything inside; the prober
-of a diagnosis runs without network capabilities, as in a debug container.
+IPv6, `/etc/resolv.conf` and `/etc/hosts` of the pod, its host name. All TLS servers' certificates come from a CA made
+at the start, which every host trusts through `SSL_CERT_FILE`. Commands run by `lab shell` may do everything inside; the
+prober of a diagnosis runs without network capabilities, as in a debug container.
 
 ## lab.yaml
 
