@@ -14,7 +14,7 @@ import ssl
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mcdoctor.models.facts import Fact, PathMtu
 from mcdoctor.models.requests import MeasurePathMtu
@@ -91,7 +91,7 @@ def measure(request: MeasurePathMtu, vantage: Vantage, address: str, top: int, u
         yield wire.blind(vantage, PathMtu, wire.endpoint(address, request.port) + " by tcp", reason)
     else:
         whole = runs[0].first
-        tally.mss = (whole.advmss, whole.snd_mss + whole.header - 20)
+        tally.mss = (whole.advmss + whole.header - 20, whole.snd_mss + whole.header - 20)
         yield mtu.as_fact(request, vantage, tally, top, "tcp", request.port)
     yield reverse
 
@@ -177,11 +177,11 @@ def _reverse(request: MeasurePathMtu, vantage: Vantage, runs: list[_Run], top: i
     if usual is None or small is None:
         return wire.blind(vantage, PathMtu, about, "not every connection came up")
     info = tcp.tcp_info(usual.sock)
-    full = info.advmss - (info.header - 20)
+    full = info.advmss  # the kernel has taken the room of timestamps off already
     if max(usual.received, small.received) <= full:
         what = "nothing came back" if not small.received else f"the answer of {small.received} bytes fits one packet"
         return wire.blind(vantage, PathMtu, about, f"{what}: it cannot show whether large ones arrive")
-    tally = mtu.Tally(mss=(info.advmss,))
+    tally = mtu.Tally(mss=(info.advmss + info.header - 20,))
     wire_size = usual.size - usual.first.snd_mss + full
     if usual.received > full:
         biggest = usual.size - usual.first.snd_mss + max(info.rcv_mss, _SMALL)
@@ -193,8 +193,6 @@ def _reverse(request: MeasurePathMtu, vantage: Vantage, runs: list[_Run], top: i
     tally.of(small.size).delivered = small.received > 0
     tally.control_sent, tally.control_lost = 1, int(small.received == 0)
     fact = mtu.as_fact(request, vantage, tally, top, "tcp", request.port)
-    from dataclasses import replace
-
     return replace(fact, direction="reverse")
 
 
