@@ -4,7 +4,7 @@ NetworkPolicy too).
 
 from __future__ import annotations
 
-from mcdoctor.policy import kubernetes
+from mcdoctor.policy import admin, kubernetes
 from mcdoctor.policy.family import Family
 
-FAMILIES: tuple[Family, ...] = (kubernetes.FAMILY,)
+FAMILIES: tuple[Family, ...] = (kubernetes.FAMILY, admin.FAMILY)

@@ -147,7 +147,8 @@ def decide(
         doubt = uncertain(seen)
         for name, ruling in systems(compiled, seen, datapath):
             decision = settle(ruling)
-            if doubt is not None and decision.verdict is Verdict.DENIED and name == "kubernetes":
+            isolated = decision.verdict is Verdict.DENIED and all(d.implicit for d in decision.by)
+            if doubt is not None and isolated and name == "kubernetes":
                 decision = Decision(Verdict.UNKNOWN, decision.by, doubt.why, (doubt,), decision.trace)
             found.append(LayerDecision(name, decision))
     for name in ("istio", "linkerd") if mesh else ():

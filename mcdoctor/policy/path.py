@@ -337,7 +337,9 @@ def _settle(engine: Engine, leg: Leg) -> PointAnswer:
 def _by(point: PointDecision) -> tuple[Deciding, ...]:
     """What decides a point: of a refusal only those that refuse, all layers of them."""
     chosen = [layer for layer in point.layers if layer.decision.verdict is point.verdict]
-    return tuple(dict.fromkeys(d for layer in chosen for d in layer.decision.by))
+    by = dict.fromkeys(d for layer in chosen for d in layer.decision.by)
+    final = tuple(d for d in by if d.effect in ("allow", "deny"))
+    return final or tuple(by)  # a rule that passes, logs or audits decides only where nothing else does
 
 
 def _why(point: PointDecision) -> str:

@@ -97,6 +97,93 @@ def network_policy(rng: random.Random, namespace: str, name: str) -> Raw:
     }
 
 
+def _admin_peer(rng: random.Random, egress: bool) -> Raw:
+    kind = rng.random()
+    if kind < 0.35:
+        return {"namespaces": _namespaces(rng)}
+    if kind < 0.7 or not egress:
+        return {"pods": {"namespaceSelector": _namespaces(rng), "podSelector": _pods(rng)}}
+    if kind < 0.9:
+        return {
+            "networks": rng.sample(
+                ["10.0.0.0/30", "10.0.0.0/8", "192.0.2.0/24", "0.0.0.0/0", "::/0"], rng.randint(1, 2)
+            )
+        }
+    return {"nodes": _selector(rng, {"zone": ("z0", "z1")})}
+
+
+def _admin_port(rng: random.Random, named: bool) -> Raw:
+    """v1alpha1."""
+    kind = rng.random()
+    if kind < 0.5:
+        return {"portNumber": {"protocol": rng.choice(("TCP", "UDP", "SCTP")), "port": rng.choice((80, 8080, 5432))}}
+    if kind < 0.75 or not named:
+        return {"portRange": {"start": rng.choice((80, 1000)), "end": rng.choice((1000, 8080))}}
+    return {"namedPort": rng.choice(PORT_NAMES)}
+
+
+def _cluster_protocol(rng: random.Random, named: bool) -> Raw:
+    """v1alpha2."""
+    if named and rng.random() < 0.25:
+        return {"destinationNamedPort": rng.choice(PORT_NAMES)}
+    protocol = rng.choice(("tcp", "udp", "sctp"))
+    kind = rng.random()
+    if kind < 0.2:
+        return {protocol: {}}
+    if kind < 0.6:
+        return {protocol: {"destinationPort": {"number": rng.choice((80, 8080, 5432))}}}
+    return {protocol: {"destinationPort": {"range": {"start": 80, "end": rng.choice((1000, 9000))}}}}
+
+
+def admin_policy(rng: random.Random, kind: str, name: str) -> Raw:
+    """An AdminNetworkPolicy, a BaselineAdminNetworkPolicy or a ClusterNetworkPolicy."""
+    second = kind == "ClusterNetworkPolicy"
+    actions = ["Accept" if second else "Allow", "Deny", *([] if kind == "BaselineAdminNetworkPolicy" else ["Pass"])]
+
+    def rules(egress: bool) -> list[Raw]:
+        found = []
+        for _ in range(rng.randint(0, 2)):
+            peers = [_admin_peer(rng, egress) for _ in range(rng.randint(1, 2))]
+            named = not any(key in peer for peer in peers for key in ("networks", "nodes"))
+            rule: Raw = {"action": rng.choice(actions), "to" if egress else "from": peers}
+            if rng.random() < 0.5:
+                if second:
+                    rule["protocols"] = [_cluster_protocol(rng, named) for _ in range(rng.randint(1, 2))]
+                else:
+                    rule["ports"] = [_admin_port(rng, named) for _ in range(rng.randint(1, 2))]
+            found.append(rule)
+        return found
+
+    subject: Raw = {"namespaces": _namespaces(rng)}
+    if rng.random() < 0.5:
+        subject = {"pods": {"namespaceSelector": _namespaces(rng), "podSelector": _pods(rng)}}
+    spec: Raw = {"subject": subject, "ingress": rules(False), "egress": rules(True)}
+    if kind != "BaselineAdminNetworkPolicy":
+        spec["priority"] = rng.randint(0, 3)
+    if second:
+        spec["tier"] = rng.choice(("Admin", "Baseline"))
+    version = "v1alpha2" if second else "v1alpha1"
+    meta = {"name": "default" if kind == "BaselineAdminNetworkPolicy" else name}
+    return {"apiVersion": f"policy.networking.k8s.io/{version}", "kind": kind, "metadata": meta, "spec": spec}
+
+
+def small_admin(rng: random.Random) -> list[Raw]:
+    """A small world with nodes, NetworkPolicies and policies of the admin kinds (of one API generation, as in real
+    life).
+    """
+    objects = small(rng)
+    for number in range(6):
+        labels = {"zone": f"z{number % 2}"} if number else {}
+        addresses = [{"type": "InternalIP", "address": "172.16.0.5" if number == 5 else f"172.16.1.{number}"}]
+        meta = {"name": f"node{number}", "labels": labels}
+        objects.append({"apiVersion": "v1", "kind": "Node", "metadata": meta, "status": {"addresses": addresses}})
+    if rng.random() < 0.5:
+        kinds = ["AdminNetworkPolicy"] * rng.randint(0, 3) + ["BaselineAdminNetworkPolicy"] * rng.randint(0, 1)
+    else:
+        kinds = ["ClusterNetworkPolicy"] * rng.randint(1, 4)
+    return objects + [admin_policy(rng, kind, f"admin{number}") for number, kind in enumerate(kinds)]
+
+
 def small(rng: random.Random) -> list[Raw]:
     """Three namespaces, six pods (one dual-stack, perhaps one on the host network), up to five NetworkPolicies."""
     objects: list[Raw] = []
