@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from mcdoctor.cli.errors import INTERRUPTED, NOT_SETTLED, USAGE, fail, say
 from mcdoctor.flow import Ambiguous, FlowError, NotFound, TargetError, resolve
 from mcdoctor.flow.gather import Unreachable
+from mcdoctor.flow.resolve import Unseen
 from mcdoctor.models.ids import Severity, Symptom
 from mcdoctor.runner.bundle import Bundle, BundleError, ClusterEntry, read_bundle, write_bundle
 from mcdoctor.runner.replay import NoFlow, request_of
@@ -127,6 +128,8 @@ def early_ends() -> Iterator[None]:
         fail(str(error), USAGE, "Say which one: " + " or ".join(error.candidates))
     except NotFound as error:
         fail(str(error), USAGE, f"Did you mean {' or '.join(error.nearest)}?" if error.nearest else "")
+    except Unseen as error:
+        fail(str(error), NOT_SETTLED, f"Whoever may can run: {error.command}" if error.command else "")
     except Unreachable as error:
         fail(str(error), NOT_SETTLED)
     except (TargetError, FlowError, NoFlow, BundleError) as error:

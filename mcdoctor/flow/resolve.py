@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from mcdoctor.flow import interconnect, kinds
 from mcdoctor.flow.objects import maps, pods_of, protocol_of, readiness_request, sequence, service_port
@@ -45,6 +45,14 @@ class NotFound(FlowError):
     def __init__(self, message: str, nearest: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.nearest = nearest
+
+
+class Unseen(FlowError):
+    """The name was not seen, but not everything could be looked at; `command` is for someone who may look."""
+
+    def __init__(self, message: str, command: str | None = None) -> None:
+        super().__init__(message)
+        self.command = command
 
 
 class Ambiguous(FlowError):
@@ -120,6 +128,7 @@ def _source(request: FlowRequest, facts: Facts) -> Workload:
             for o in facts.objects(kind, request.source_cluster, namespace)
         }
         place = f"namespace {namespace} of {request.source_cluster}" if namespace else request.source_cluster
+        _all_seen(facts, target, (request.source_cluster,), place)
         raise NotFound(f"no workload, pod or Service {target.name!r} in {place}", _nearest(target.name, names))
     chosen = _one(target, found)
     return Workload(
@@ -329,7 +338,17 @@ def _nowhere(facts: Facts, flow: Flow, target: Target, namespace: str | None) ->
     names = {o.name for o in facts.objects(kinds.SERVICE, None, namespace)}
     clusters = " or ".join(dict.fromkeys((flow.source_cluster, flow.destination_cluster)))
     place = f"namespace {namespace} of {clusters}" if namespace else clusters
+    _all_seen(facts, target, (flow.source_cluster, flow.destination_cluster), place)
     return NotFound(f"no Service, import or workload {target.name!r} in {place}", _nearest(target.name, names))
+
+
+def _all_seen(facts: Facts, target: Target, clusters: Sequence[str], place: str) -> None:
+    """Raises Unseen where something of that name may have been hidden: what was refused is not absent."""
+    for kind in (*kinds.WORKLOADS, kinds.SERVICE):
+        for blind in facts.blind_to(kind):
+            if blind.cluster in clusters:
+                what = f"nothing named {target.name!r} was seen in {place}, but not everything could be looked at"
+                raise Unseen(f"{what}: {blind.reason}", blind.command)
 
 
 # --- destination: a host or an address ------------------------------------------------------------------------------
