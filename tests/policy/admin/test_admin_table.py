@@ -3,8 +3,6 @@
 Sources: network-policy-api `apis/v1alpha1`, `apis/v1alpha2/clusternetworkpolicy_types.go`, `site-src/api-overview.md`.
 """
 
-# ruff: noqa: E501  (tables read better in one line a row)
-
 from __future__ import annotations
 
 from typing import Any
