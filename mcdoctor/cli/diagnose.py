@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from mcdoctor.cli.errors import INTERRUPTED, NOT_SETTLED, USAGE, fail, say
 from mcdoctor.flow import Ambiguous, FlowError, NotFound, TargetError, resolve
 from mcdoctor.flow.gather import Unreachable
 from mcdoctor.flow.resolve import Unseen
+from mcdoctor.models.facts import Fact
 from mcdoctor.models.ids import Severity, Symptom
 from mcdoctor.runner.bundle import Bundle, BundleError, ClusterEntry, read_bundle, write_bundle
 from mcdoctor.runner.replay import NoFlow, request_of
@@ -66,6 +68,8 @@ def diagnose_pair(asked: Asked) -> int:
     """Live, in the lab, or from a bundle; the exit code."""
     if sum(x is not None for x in (asked.bundle, asked.lab, asked.context or asked.to_context)) > 1:
         fail("--bundle, --lab and --context/--to-context exclude one another")
+    if asked.to_bundle and (asked.to_context or asked.bundle or asked.lab):
+        fail("--to-bundle is a recorded destination beside a live source: leave out --to-context, --bundle, --lab")
     symptom_of(asked)
     check_writable(asked.out, asked.save)
     if asked.bundle is not None:
@@ -73,7 +77,7 @@ def diagnose_pair(asked: Asked) -> int:
     with early_ends(), session(asked) as opened:
         report = run_session(opened, asked)
         if asked.save:
-            keep(asked.save, opened, report)
+            keep(asked.save, opened, report.facts)
         return finish(report, asked)
 
 
@@ -81,8 +85,15 @@ def collect_pair(asked: Asked, file: str) -> int:
     """Reads and probes as a diagnosis would, and writes the bundle; 0 when it was written."""
     check_writable(None, file)
     with early_ends(), session(asked) as opened:
-        report = run_session(opened, asked)
-        keep(file, opened, report)
+        try:
+            report = run_session(opened, asked)
+        except NotFound as error:
+            # The other team records its cluster, in which one end of the flow is missing by nature.
+            say(f"{error}: only objects are recorded")
+            keep(file, opened, tuple(opened.all_facts()))
+            say(f"wrote {file}; use it beside the other cluster: mcdoctor diagnose … --to-bundle {file}")
+            return 0
+        keep(file, opened, report.facts)
         say(f"wrote {file}; diagnose it with: mcdoctor replay {file}")
         return INTERRUPTED if report.interrupted else 0
 
@@ -244,7 +255,7 @@ def run_session(opened: Session, asked: Asked) -> Report:
     return report
 
 
-def keep(path: str, opened: Session, report: Report) -> None:
+def keep(path: str, opened: Session, facts: tuple[Fact, ...]) -> None:
     """Writes the bundle of a run; the question goes with it, so that `replay PATH` needs no more words."""
     asked = opened.request
     question = {
@@ -262,11 +273,11 @@ def keep(path: str, opened: Session, report: Report) -> None:
         clusters.append(ClusterEntry(name=name, context=opened.contexts.get(name), role="destination"))
     write_bundle(
         path,
-        report.facts,
+        facts,
         clusters,
         request={k: v for k, v in question.items() if v},
         complete=opened.complete,
-        collected_at=report.started,
+        collected_at=datetime.now(UTC),
     )
 
 

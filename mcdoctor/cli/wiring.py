@@ -178,7 +178,9 @@ def live_session(asked: Asked) -> Session:
     if not asked.quiet:
         say("Reading " + " and ".join(readers) + " …")
     facts = gather(readers, request)
-    if there is None:
+    if asked.to_bundle is not None:
+        request, facts = _beside_recording(asked, request, facts)
+    elif there is None:
         request, facts, readers = _conclude_destination(asked, known, request, facts, readers, deadline)
     return Session(
         request=request,
@@ -188,6 +190,24 @@ def live_session(asked: Asked) -> Session:
         contexts={name: name for name in readers},
         readers=tuple(readers.values()),
     )
+
+
+def _beside_recording(
+    asked: Asked, request: FlowRequest, facts: tuple[Fact, ...]
+) -> tuple[FlowRequest, tuple[Fact, ...]]:
+    """The recorded cluster as the destination's: its objects and facts beside the live ones."""
+    import dataclasses
+
+    from mcdoctor.cli.diagnose import tell_problems
+    from mcdoctor.runner.bundle import read_bundle
+
+    bundle = read_bundle(asked.to_bundle or "")
+    tell_problems(bundle)
+    name = bundle.source if len(bundle.clusters) == 1 else bundle.destination
+    if name == request.source_cluster:
+        fail(f"{asked.to_bundle} records {name}, which is the source's cluster; it should hold the destination's")
+    recorded = tuple(f for f in bundle.facts if (getattr(f, "cluster", None) or f.vantage.cluster) == name)
+    return dataclasses.replace(request, destination_cluster=name), (*facts, *recorded)
 
 
 def _reader(asked: Asked, known: Contexts, name: str | None, deadline: float) -> ApiReader:
@@ -282,17 +302,13 @@ def _conclude_destination(
     if len(certain) == 1:
         name, reasons = certain[0]
         if not asked.quiet:
-            say(
-                f"The destination's cluster is taken to be context {name}: {'; '.join(reasons)}. (--to-context says otherwise)"
-            )
+            say(f"Taking context {name} for the destination's cluster: {'; '.join(reasons)}. (--to-context overrides)")
         readers = {**readers, name: _reader(asked, known, name, deadline)}
         request = dataclasses.replace(request, destination_cluster=name)
         return request, gather(readers, request), readers
     if candidates and not asked.quiet:
         names = ", ".join(name for name, _ in candidates)
-        say(
-            f"Which cluster the destination is in is not certain ({names}?): only {here.name} is read. Say --to-context."
-        )
+        say(f"The destination's cluster is not certain ({names}?): only {here.name} is read. Say --to-context.")
     return request, facts, readers
 
 
