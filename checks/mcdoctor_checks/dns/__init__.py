@@ -99,7 +99,7 @@ name_resolves = Check(
         "dns-all-servers-silent", "dns-servers-silent-one-transport", "dns-all-servers-closed",
         "dns-all-servers-unreachable", "dns-server-silent", "dns-server-closed", "dns-server-unreachable",
         "dns-node-cache-silent", "dns-udp-silent", "dns-tcp-fails", "dns-libc-fails", "dns-other-pod-is-answered",
-        "dns-asked-of-several", "dns-denial-is-kept",
+        "dns-asked-of-several", "dns-denial-is-kept", "dns-server-lacks-zone",
     ),
     doc="""
 ## What it does

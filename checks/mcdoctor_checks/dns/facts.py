@@ -59,11 +59,16 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The flow's name and the source's resolver. `servers` are those of its resolv.conf, in its order."""
+    """The flow's name and the source's resolver. `servers` are those of its resolv.conf, in its order.
+
+    `target` is the name that has to be known in the end: that of an alias where the host is one, else the host.
+    """
 
     host: str
     domain: str
     zone: Zone
+    target: str
+    target_zone: Zone
     conf: ResolvConf | None
     servers: tuple[str, ...]
     looks: tuple[Look, ...]
@@ -109,9 +114,12 @@ def view(facts: Facts) -> View:
     seen = configured(facts)
     looks = tuple(_looks(facts))
     mine = tuple(k for k in looks if k.place == "source")
+    alias = next((k.alias for k in mine if k.alias and k.name == seen.host), None)
+    if alias is not None and seen.target == seen.host:
+        seen = replace(seen, target=alias, target_zone=zone_of(alias, seen.domain))
     servers = seen.servers
     if seen.conf is None:
-        others = {*other_servers(facts, seen.host)}
+        others = {*other_servers(facts, seen.target)}
         asked = (k.server for k in mine if k.libc is None and k.name in (seen.host, seen.control))
         servers = tuple(dict.fromkeys(s for s in asked if s not in others))
     return replace(seen, servers=servers, looks=mine, near=tuple(k for k in looks if k.place == "near"))
@@ -128,25 +136,32 @@ def configured(facts: Facts) -> View:
         if clean(entry).startswith("svc."):
             domain = clean(entry).removeprefix("svc.")
     servers = tuple(dict.fromkeys(canonical(s) for s in confs[-1].nameservers))
-    zone = zone_of(facts, seen.host, domain)
-    return replace(seen, domain=domain, zone=zone, conf=confs[-1], servers=servers)
+    return replace(
+        seen,
+        domain=domain,
+        zone=zone_of(seen.host, domain),
+        target_zone=zone_of(seen.target, domain),
+        conf=confs[-1],
+        servers=servers,
+    )
 
 
 def named(facts: Facts) -> View:
     """The name alone, without what any prober saw: for checks that read objects only."""
     domain = clean(facts.flow.cluster_domain)
     host = clean(facts.flow.host or "")
-    return View(host, domain, zone_of(facts, host, domain), None, (), (), ())
+    local = facts.flow.local
+    target = host
+    if local is not None and local.external_name and host.startswith(f"{local.name}.{local.namespace}."):
+        target = clean(local.external_name)
+    return View(host, domain, zone_of(host, domain), target, zone_of(target, domain), None, (), (), ())
 
 
-def zone_of(facts: Facts, name: str, domain: str) -> Zone:
+def zone_of(name: str, domain: str) -> Zone:
     """Whose name it is: of the source's cluster, of its peers, or of the world."""
     if within(name, domain):
         return "cluster"
     if any(within(name, z) for z in PEER_ZONES) or ".svc." in f"{name}.":
-        return "peer"
-    config = corefile(facts)
-    if config is not None and config.zone_of(name) not in (None, "."):
         return "peer"
     return "external"
 

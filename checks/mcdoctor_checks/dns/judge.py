@@ -165,7 +165,7 @@ def judge_name(facts: Facts) -> Outcome:
         problems += _agreed(facts, seen, kind, looks, verdicts)
     elif kinds:
         problems += _disagreement(seen, verdicts)
-    if not verdicts and not dead:
+    if not about:
         problems += _libc_only(seen)
     evidence = tuple(k.fact for k in about[:12])
     if not verdicts and not dead and not problems:
@@ -302,13 +302,11 @@ def _agreed(
         return  # told by dns-tcp-fails, or TCP was not tried
     else:
         yield finding("dns-unusual-answer", seen, args, looks, severity=Severity.WARNING)
-    outside = target or seen.host
-    external = seen.zone == "external" if target is None else not outside.endswith(f".{seen.domain}")
-    if fine and external and kind in ("servfail", "silent", "alias") and _failing(looks):
+    if fine and seen.target_zone == "external" and kind in ("servfail", "silent", "alias") and _failing(looks):
         yield finding(
             "dns-only-outside-names-fail",
             seen,
-            {**args, "outside": outside},
+            {**args, "outside": seen.target},
             [*looks, *control],
             severity=Severity.NOTE,
         )
@@ -385,16 +383,25 @@ def _one_family_fails(seen: View, verdicts: dict[str, tuple[Kind, list[Look]]]) 
 def _disagreement(seen: View, verdicts: dict[str, tuple[Kind, list[Look]]]) -> Iterator[Finding]:
     told = "; ".join(f"{s}: {WORDS[k]}" for s, (k, _) in verdicts.items())
     looks = [k for _, found in verdicts.values() for k in found]
-    yield finding("dns-servers-disagree", seen, {"answers": told}, looks, symptom=Symptom.DNS_FLAPPING)
-    if seen.zone == "external":
+    args: Args = {"answers": told}
+    yield finding("dns-servers-disagree", seen, args, looks, symptom=Symptom.DNS_FLAPPING)
+    # A server that denies even the control name does not hold the cluster's zone: that is no cached denial.
+    strangers = [
+        s
+        for s, (kind, _) in verdicts.items()
+        if kind != "address"
+        and settled(seen.of(seen.control, server=s)) in ("nxdomain", "declined", "servfail", "empty")
+    ]
+    knowing = any(k.kind == "address" and k.server not in strangers for k in seen.of(seen.control))
+    if strangers and knowing:
+        args = {"server": shown(strangers), "control": seen.control}
+        yield finding("dns-server-lacks-zone", seen, args, looks, severity=Severity.NOTE)
+    outside = seen.target_zone == "external"
+    if outside or (strangers and knowing):
         yield finding("dns-asked-of-several", seen, {"targets": shown(verdicts)}, looks, severity=Severity.NOTE)
-    yield finding(
-        "dns-outside-name-differs" if seen.zone == "external" else "dns-inside-name-differs",
-        seen,
-        {"answers": told},
-        looks,
-        severity=Severity.NOTE,
-    )
+    if not (strangers and knowing):
+        slug = "dns-outside-name-differs" if outside else "dns-inside-name-differs"
+        yield finding(slug, seen, {"answers": told}, looks, severity=Severity.NOTE)
 
 
 def _libc_only(seen: View) -> Iterator[Finding]:

@@ -9,7 +9,17 @@ from mcdoctor.check import World
 from mcdoctor.models.facts import DnsAnswer, DnsSeries, Fact, KubeObject, Listed
 from mcdoctor.models.ids import Symptom
 from mcdoctor.models.requests import AskDns, ProbeRequest, ReadResolvConf, SampleDns
-from mcdoctor_checks.dns.facts import SYSTEM, View, dns_services, expected_names, other_servers, server_address, view
+from mcdoctor_checks.dns.facts import (
+    SYSTEM,
+    View,
+    dns_services,
+    expected_names,
+    multicluster_servers,
+    other_servers,
+    server_address,
+    upstreams,
+    view,
+)
 from mcdoctor_checks.endpoints.facts import SLICE
 
 _TOGETHER = 8
@@ -106,8 +116,12 @@ def probe_other_servers(world: World) -> Iterator[Fact]:
     if world.flow.host is None or world.prober is None:
         return
     seen = view(world.facts)
-    servers = [s for s in other_servers(world.facts, seen.host) if s not in seen.servers][:_OTHERS]
-    yield from _together(world, [AskDns(name=f"{seen.host}.", server=s, tries=2) for s in servers])
+    upstream = set(upstreams(world.facts, seen.target)) - set(multicluster_servers(world.facts))
+    servers = [s for s in other_servers(world.facts, seen.target) if s not in seen.servers][:_OTHERS]
+    # An upstream knows nothing of the cluster's own names: it is asked for what it would be forwarded.
+    yield from _together(
+        world, [AskDns(name=f"{seen.target if s in upstream else seen.host}.", server=s, tries=2) for s in servers]
+    )
 
 
 def _together(world: World, requests: list[ProbeRequest]) -> Iterator[Fact]:

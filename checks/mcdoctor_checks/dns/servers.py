@@ -348,14 +348,14 @@ def _node_config(facts: Facts, seen: View) -> Iterator[Finding]:
 
 def _habits(facts: Facts, seen: View, config: Corefile, origin: KubeObject) -> Iterator[Finding]:
     """Settings that explain odd answers: several upstreams, long denials, old answers, rewritten names, loops."""
-    server = config.server_for(seen.host)
+    server = config.server_for(seen.target)
     root = config.server_for("example.invalid")
-    targets = forwards(server, seen.host) if server else ()
+    targets = forwards(server, seen.target) if server else ()
 
     def note(id: str, **args: str | int) -> Finding:
         return finding(id, seen, dict(args), [origin], severity=Severity.NOTE, subject=origin.subject)
 
-    if len(targets) > 1 and seen.zone != "cluster":
+    if len(targets) > 1 and seen.target_zone != "cluster":
         yield note("dns-asked-of-several", targets=shown(targets))
     for cache in server.all("cache") if server else ():
         options = {o[0]: o[1:] for o in cache.options if o}
@@ -367,7 +367,7 @@ def _habits(facts: Facts, seen: View, config: Corefile, origin: KubeObject) -> I
             yield note("dns-denial-ttl-long", seconds=ttl)
     for plugin in server.all("rewrite", "hosts", "template", "file") if server else ():
         words = (*plugin.args, *(w for o in plugin.options for w in o))
-        if any(clean(w) == seen.host for w in words):
+        if any(clean(w) in (seen.host, seen.target) for w in words):
             yield note("dns-name-rewritten", plugin=plugin.name)
     files = [t for t in (forwards(root, "example.invalid") if root else ()) if t.startswith("/")]
     nodes = [
@@ -466,13 +466,14 @@ def judge_others(facts: Facts) -> Outcome:
     if flow.host is None:
         return Skipped(NO_NAME)
     seen = view(facts)
-    every = [k for k in (*seen.looks, *seen.near) if k.libc is None and k.name == seen.host]
+    every = [k for k in (*seen.looks, *seen.near) if k.libc is None and k.name in (seen.host, seen.target)]
     groups = {
         "pods": set(dns_endpoints(facts)),
         "multicluster": set(multicluster_servers(facts)),
-        "upstream": set(upstreams(facts, seen.host)),
+        "upstream": set(upstreams(facts, seen.target)),
     }
-    looks = {name: [k for k in every if k.server in servers - set(seen.servers)] for name, servers in groups.items()}
+    asked = [k for k in every if k.name == seen.host]
+    looks = {name: [k for k in asked if k.server in servers - set(seen.servers)] for name, servers in groups.items()}
     apart = {*groups["multicluster"], *groups["pods"], *seen.servers, *dns_addresses(facts)}
     # What a node or a DNS pod was made to ask beside these is an upstream, whatever the Corefile calls it.
     dns_names = {p.name for p in dns_pods(facts)}

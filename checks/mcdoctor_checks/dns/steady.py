@@ -39,7 +39,9 @@ def judge_steady(facts: Facts) -> Outcome:
         return Skipped(NO_NAME)
     seen = view(facts)
     groups = _groups(seen, seen.host)
-    libc = [k for k in seen.through_libc() if k.type == "A"] or seen.through_libc()  # one question: A and AAAA may differ
+    libc = [
+        k for k in seen.through_libc() if k.type == "A"
+    ] or seen.through_libc()  # one question: A and AAAA may differ
     repeated = [g for g in (*groups.values(), libc) if len(g) > 1]
     if not repeated:
         return Unknown(why_blind(facts) if not seen.looks else "the name was asked only once", None)
@@ -112,7 +114,7 @@ def _order(seen: View, looks: list[Look], base: Args) -> Iterator[Finding]:
     args: Args = {**base, "changes": changes}
     if changes > 1:
         yield finding("dns-denials-come-and-go", seen, args, looks, severity=Severity.NOTE)
-        if seen.zone == "external":
+        if seen.target_zone == "external":
             yield finding("dns-outside-answers-alternate", seen, args, looks, severity=Severity.NOTE)
     elif said[-1]:
         yield finding("dns-denial-ended", seen, args, looks, severity=Severity.NOTE)
@@ -126,7 +128,7 @@ def _order(seen: View, looks: list[Look], base: Args) -> Iterator[Finding]:
 def _steps(seen: View, looks: Sequence[Look]) -> Iterator[Finding]:
     """Answers that come after one of the C library's time-outs: the first query, or its reply, was lost."""
     slow = [k for k in looks if k.kind in ANSWERED and any(0.98 * s <= k.ms <= 1.1 * s for s in _STEPS)]
-    quick = [k for k in looks if k.kind in ANSWERED and k.ms < 1000]
+    quick = [k for k in looks if k.kind == "address" and k.ms < 1000]
     if slow:
         yield finding(
             "dns-delay-in-steps",
@@ -137,7 +139,7 @@ def _steps(seen: View, looks: Sequence[Look]) -> Iterator[Finding]:
             symptom=Symptom.INTERMITTENT_LATENCY,
         )
     elif len(looks) >= 5 and len(quick) < len(looks) / 2:
-        late = [k for k in looks if k.kind in ANSWERED and k.ms >= 1000]
+        late = [k for k in looks if k.kind == "address" and k.ms >= 1000]
         if len(late) > len(looks) / 2:
             yield finding(
                 "dns-slow",
@@ -169,7 +171,7 @@ def _ports(seen: View) -> Iterator[Finding]:
 def _context(facts: Facts, seen: View) -> Iterator[Finding]:
     """What parts the causes of unsteady DNS: other names, TCP, the servers beside one another, connection tracking."""
     zone = {"cluster": "dns-local-name-varies", "peer": "dns-peer-name-varies", "external": "dns-outside-name-varies"}
-    yield finding(zone[seen.zone], seen, {}, severity=Severity.NOTE)
+    yield finding(zone[seen.target_zone], seen, {}, severity=Severity.NOTE)
     control = [k for g in _groups(seen, seen.control).values() for k in g]
     if len(control) > 2:
         steady = all(k.kind == "address" and k.ms < 1000 for k in control)
@@ -177,8 +179,8 @@ def _context(facts: Facts, seen: View) -> Iterator[Finding]:
         args: Args = {"control": seen.control, "count": len(control)}
         yield finding(slug, seen, args, control, severity=Severity.NOTE)
         failing = [k for g in _groups(seen, seen.host).values() for k in g if k.kind in ("servfail", "silent")]
-        if steady and failing and seen.zone == "external":
-            args = {"outside": seen.host, "answer": WORDS[failing[0].kind]}
+        if steady and failing and seen.target_zone == "external":
+            args = {"outside": seen.target, "answer": WORDS[failing[0].kind]}
             yield finding("dns-only-outside-names-fail", seen, args, [*failing, *control], severity=Severity.NOTE)
     tcp = [k for k in seen.of(seen.host, tcp=True) if k.server in seen.servers or not seen.servers]
     if len(tcp) > 1:
