@@ -203,9 +203,10 @@ def _beside_recording(
 
     bundle = read_bundle(asked.to_bundle or "")
     tell_problems(bundle)
-    name = bundle.source if len(bundle.clusters) == 1 else bundle.destination
-    if name == request.source_cluster:
-        fail(f"{asked.to_bundle} records {name}, which is the source's cluster; it should hold the destination's")
+    others = [c for c in bundle.clusters if c.name != request.source_cluster]
+    if not others:
+        fail(f"{asked.to_bundle} records only {request.source_cluster}, the source's cluster; record the destination's")
+    name = next((c.name for c in others if c.role == "destination"), others[0].name)
     recorded = tuple(f for f in bundle.facts if (getattr(f, "cluster", None) or f.vantage.cluster) == name)
     return dataclasses.replace(request, destination_cluster=name), (*facts, *recorded)
 
