@@ -260,7 +260,8 @@ def _dns(facts: Facts, flow: Flow, pod: Pod, world: Engine) -> Iterable[Finding]
         }
         subject = f"{by[0].ref} in {by[0].ref.cluster}"
         hop = Hop.SOURCE_EGRESS_POLICY
-        through = [a for a in answered if a.result == "answered"]
+        # A C library says SERVFAIL also when no server answered at all.
+        through = [a for a in answered if a.result == "answered" and (a.resolver == "direct" or a.rcode != "SERVFAIL")]
         if through:
             yield Finding(
                 id="netpol-denied-but-passes",
