@@ -84,3 +84,11 @@ READINGS: tuple[Reading, ...] = (
     Reading(CONFIG_MAP, "named", "istio-system/istio", optional=True),
     Reading(SERVICE, "named", "kube-system/kube-dns"),
 )
+
+ON_DEMAND: tuple[Reading, ...] = (
+    Reading(CONFIG_MAP, "named", "kube-system/coredns-custom", optional=True),
+    Reading(CONFIG_MAP, "named", "kube-system/node-local-dns", optional=True),
+    Reading(CONFIG_MAP, "named", "kube-system/kube-dns", optional=True),
+    Reading(CONFIG_MAP, "named", "openshift-dns/dns-default", optional=True),
+)
+"""What probes of checks read besides, when what was gathered does not settle it. Rights are granted for both."""

@@ -49,6 +49,16 @@ def missing(reviews: Sequence[Review]) -> tuple[Right, ...]:
     return tuple(r.right for r in reviews if r.allowed is False)
 
 
+def whoami(api: Api) -> str | None:
+    """The user name that the server knows us by; None where it does not say."""
+    body = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+    try:
+        answer = api.request("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", body=body)
+        return str(answer.json()["status"]["userInfo"]["username"]) if answer.ok else None
+    except (NoAnswer, ValueError, KeyError, TypeError):
+        return None
+
+
 def _one(api: Api, right: Right) -> Review:
     resource, _, sub = right.resource.partition("/")
     attributes: dict[str, Any] = {"verb": right.verb, "resource": resource, "group": right.group}

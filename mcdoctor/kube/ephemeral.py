@@ -15,12 +15,13 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 from urllib.parse import quote
 
-from mcdoctor.kube.access import Right, missing, review
+from mcdoctor.kube.access import Right, missing, review, whoami
 from mcdoctor.kube.agent import IMAGE, NAME_PREFIX, RUN_VARIABLE, Agent, NoVantage, Opened, run_id
 from mcdoctor.kube.errors import Answer, NoAnswer, one_line
 from mcdoctor.kube.streams import ProcessStream, attach
 from mcdoctor.kube.transport import Api, Refused
 from mcdoctor.models.facts import Blind
+from mcdoctor.models.redact import redact_text
 from mcdoctor.models.vantage import Vantage
 from mcdoctor.ports import Prober
 
@@ -122,7 +123,7 @@ def prepare(
         Right("get", "pods/attach", place.namespace, name=place.pod),  # a websocket is opened by a GET …
         Right("create", "pods/attach", place.namespace, name=place.pod),  # … and since 1.35 also needs this
     ]
-    reviewed(api, place, rights)
+    reviewed(api, place, "ephemeral", rights)
     pod = running_pod(api, place)
     uid = _bypass_uid(pod, place) if bypass else None
     name = NAME_PREFIX + (run or run_id())
@@ -398,7 +399,7 @@ def _state(api: Api, place: Place, name: str, last_words: float | None = None) -
         raise NoAnswer("the API server's answer is not a pod") from None
 
 
-def reviewed(api: Api, place: Place, rights: Sequence[Right]) -> None:
+def reviewed(api: Api, place: Place, kind: str, rights: Sequence[Right]) -> None:
     """Raises NoVantage with every right that is certainly missing."""
     lacking = [
         right
@@ -406,7 +407,8 @@ def reviewed(api: Api, place: Place, rights: Sequence[Right]) -> None:
         if not (right.verb == "create" and right.resource in _WEBSOCKETS and _tolerates_get_only(api))
     ]
     if lacking:
-        raise NoVantage(*(_lacks(api, place, right) for right in lacking))
+        command = _grant(api, place, kind)
+        raise NoVantage(*(_lacks(place, right, command) for right in lacking))
 
 
 def running_pod(api: Api, place: Place) -> Mapping[str, Any]:
@@ -463,17 +465,18 @@ def hint(seen: str, image: str) -> str:
     return f"; choose an image that the node can pull instead of {image} with --image"
 
 
-def _lacks(api: Api, place: Place, right: Right) -> Blind:
-    grant = shlex.join(["mcdoctor", "rbac", "--for", "probe", "-n", place.namespace])
-    apply = shlex.join(["kubectl", "apply", "--context", api.context, "-f", "-"])
-    return blind(
-        place,
-        "an ephemeral container",
-        f"not allowed to {right}",
-        permission=str(right),
-        command=f"{grant} | {apply}",
-        status=403,
-    )
+def _grant(api: Api, place: Place, kind: str) -> str:
+    """What someone who may grant rights runs."""
+    words = ["mcdoctor", "rbac", "--for", "probe", "--probe", kind, "-n", place.namespace]
+    if (user := whoami(api)) is not None:
+        account = user.removeprefix("system:serviceaccount:")
+        words += ["--user", user] if account == user else ["--serviceaccount", account]
+    return f"{shlex.join(words)} | {shlex.join(['kubectl', 'apply', '--context', api.context, '-f', '-'])}"
+
+
+def _lacks(place: Place, right: Right, command: str) -> Blind:
+    about = "a vantage to probe from"
+    return blind(place, about, f"not allowed to {right}", permission=str(right), command=command, status=403)
 
 
 def blind(
@@ -490,7 +493,7 @@ def blind(
         vantage=Vantage(cluster=place.cluster),
         wanted="prober",
         about=f"{about} in pod {place.namespace}/{place.pod}",
-        reason=one_line(reason),
+        reason=redact_text(one_line(reason, 700)),
         cluster=place.cluster,
         permission=permission,
         command=command,

@@ -65,7 +65,7 @@ class Process:
 def prepare(api: Api, place: Place, agent: Agent, *, container: str | None = None) -> Process:
     """Finds the containers to try, the application's own first; starts nothing. Raises NoVantage."""
     get, create = (Right(verb, "pods/exec", place.namespace, name=place.pod) for verb in ("get", "create"))
-    reviewed(api, place, [Right("get", "pods", place.namespace, name=place.pod), get, create])
+    reviewed(api, place, "exec", [Right("get", "pods", place.namespace, name=place.pod), get, create])
     pod = running_pod(api, place)
     names = [container] if container else _containers(pod)
     return Process(api=api, place=place, agent=agent, containers=tuple(names))

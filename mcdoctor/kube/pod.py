@@ -129,7 +129,7 @@ def prepare(
     rights = [Right(verb, "pods", namespace) for verb in ("get", "create", "delete")]
     rights += [Right(verb, "pods/attach", namespace) for verb in ("get", "create")]
     rights += [Right(verb, "configmaps", namespace) for verb in ("create", "delete")]
-    reviewed(api, place, rights)
+    reviewed(api, place, "pod", rights)
     source = running_pod(api, place)
     wanted = labels if labels is not None else (source.get("metadata") or {}).get("labels") or {}
     safe, limits = _labels(ApiReader(api, place.cluster), place, wanted)

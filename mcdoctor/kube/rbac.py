@@ -13,6 +13,7 @@ Purpose = Literal["diagnose", "probe", "collect"]
 ProbeKind = Literal["ephemeral", "pod", "exec"]
 NAME = "mcdoctor"
 _SYSTEM = "kube-system"
+_OPENSHIFT_DNS = "openshift-dns"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +67,10 @@ def pair_rules() -> Iterator[Rule]:
 def system_rules(extensions: bool = False) -> dict[str, list[Rule]]:
     """Reading single objects elsewhere, by namespace: the cluster's DNS and CNI; with `extensions` also the
     configuration of what has a namespace of its own, such as a mesh."""
-    rules: dict[str, list[Rule]] = {_SYSTEM: [_rule(kinds.SLICE, ("list",)), _rule(kinds.POD, ("list",))]}
-    for reading in kinds.READINGS:
+    watched = (kinds.SLICE, kinds.POD, kinds.SERVICE)  # the DNS Service has many names: it is found by its label
+    homes = (_SYSTEM, _OPENSHIFT_DNS) if extensions else (_SYSTEM,)
+    rules: dict[str, list[Rule]] = {home: [_rule(kind, ("list",)) for kind in watched] for home in homes}
+    for reading in (*kinds.READINGS, *kinds.ON_DEMAND):
         if reading.scope == "named" and reading.name:
             namespace, _, name = reading.name.partition("/")
             if namespace != _SYSTEM and not extensions:
@@ -101,6 +104,7 @@ def manifests(
     namespace (policies of a whole cluster, nodes, namespace labels), and looking for a name in all namespaces.
     Without a subject: a ServiceAccount `mcdoctor` in the namespace.
     """
+    purpose_name = f"{NAME}-{purpose}" + (f"-{probe}" if purpose == "probe" else "")
     objects: list[dict[str, Any]] = []
     if subject is None:
         subject = Subject("ServiceAccount", NAME, namespace)
@@ -110,13 +114,13 @@ def manifests(
     pair = tuple(dict.fromkeys(n for n in (namespace, to_namespace) if n))
     for place in pair:
         rules = [*pair_rules(), *(VANTAGES[probe] if purpose == "probe" and place == namespace else ())]
-        objects += _bound(place, NAME, rules, subject)
+        objects += _bound(place, purpose_name if place == namespace else f"{NAME}-diagnose", rules, subject)
     for place, extra in system_rules(extensions).items():
         objects += _bound(place, f"{NAME}-system", extra, subject)
     if cluster_scope:
         everywhere = [*cluster_rules(pair)]
         everywhere += [_rule(kind, ("list",)) for kind in (*kinds.WORKLOADS, kinds.SERVICE, kinds.SERVICE_IMPORT)]
-        objects += _bound(None, NAME, everywhere, subject)
+        objects += _bound(None, "-".join((NAME, *pair)), everywhere, subject)
     return objects
 
 
@@ -148,6 +152,8 @@ def _bound(namespace: str | None, name: str, rules: Iterable[Rule], subject: Sub
     api = "rbac.authorization.k8s.io"
     prefix = "" if namespace else "Cluster"
     metadata = {"name": name, **({"namespace": namespace} if namespace else {})}
+    # each subject has a binding of its own, so that granting to one takes nothing from another
+    binding = {**metadata, "name": f"{name}:{subject.name}".replace("/", ":").replace("%", ":")}
     who: dict[str, Any] = {"kind": subject.kind, "name": subject.name}
     who |= {"namespace": subject.namespace} if subject.kind == "ServiceAccount" else {"apiGroup": api}
     return [
@@ -155,7 +161,7 @@ def _bound(namespace: str | None, name: str, rules: Iterable[Rule], subject: Sub
         {
             "apiVersion": f"{api}/v1",
             "kind": f"{prefix}RoleBinding",
-            "metadata": metadata,
+            "metadata": binding,
             "roleRef": {"apiGroup": api, "kind": f"{prefix}Role", "name": name},
             "subjects": [who],
         },

@@ -248,7 +248,7 @@ class ApiReader:
             vantage=self._vantage,
             wanted=wanted,
             about=about,
-            reason=one_line(reason),
+            reason=redact_text(one_line(reason)),
             cluster=self.cluster,
             permission=permission,
             command=command,

@@ -247,7 +247,7 @@ class Api:
         options |= self._proxy()
         try:
             socket = websocket.WebSocket(sslopt=self._tls() if scheme == "https" else None, skip_utf8_validation=True)
-            socket.settimeout(min(timeout, max(self.left(), 0.1)))
+            socket.settimeout(min(timeout, max(self.left(), 2.0)))  # also after the deadline: to end something
             socket.connect(url, **options)  # type: ignore[no-untyped-call]
         except websocket.WebSocketBadStatusException as error:
             raise Refused(Answer(int(error.status_code), bytes(error.resp_body or b""))) from None

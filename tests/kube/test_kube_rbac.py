@@ -10,14 +10,17 @@ from datetime import UTC, datetime
 import pytest
 import yaml
 
-from mcdoctor.flow import FlowRequest, parse_target
+from mcdoctor.check import World
+from mcdoctor.flow import FlowRequest, parse_target, resolve
 from mcdoctor.flow.gather import gather
 from mcdoctor.kube.agent import Agent, NoVantage
 from mcdoctor.kube.ephemeral import Place, prepare
 from mcdoctor.kube.rbac import VANTAGES, Rule, Subject, manifests, merged
 from mcdoctor.kube.resources import KNOWN
+from mcdoctor.models.collection import Facts
 from mcdoctor.models.facts import Absent, Fact, KubeObject, Listed
 from mcdoctor.models.vantage import Vantage
+from mcdoctor.runner.registry import load
 
 SEEN = {"at": datetime(2026, 1, 1, tzinfo=UTC), "vantage": Vantage(cluster="a")}
 Read = tuple[str, str, str | None, str | None]
@@ -73,6 +76,27 @@ def reads(namespace: str | None, to_namespace: str | None) -> set[Read]:
     return recorder.reads
 
 
+def reads_of_probes() -> set[Read]:
+    """What the probes of all checks read of a cluster where nothing was gathered but the pair."""
+    recorder = Recorder()
+    request = FlowRequest(
+        source=parse_target("frontend"),
+        destination=parse_target("backend:80"),
+        source_cluster="a",
+        namespace="shop",
+        to_namespace="data",
+    )
+    pair = Facts(
+        (recorder._object("Deployment.apps", "shop", "frontend"), recorder._object("Service", "data", "backend"))
+    )
+    flow = resolve(request, pair)
+    world = World(flow=flow, facts=Facts(tuple(pair), flow), readers=(recorder,))
+    for check in load().checks:
+        if check.probe is not None:
+            list(check.probe(world))
+    return recorder.reads
+
+
 def allowed(objects: list[dict], read: Read) -> bool:
     verb, kind, namespace, name = read
     resource = KNOWN[kind]
@@ -92,8 +116,8 @@ def allowed(objects: list[dict], read: Read) -> bool:
 
 def test_every_read_of_a_flow_is_granted():
     objects = manifests("diagnose", namespace="shop", to_namespace="data", cluster_scope=True, extensions=True)
-    for wanted in (reads("shop", "data"), reads(None, None)):
-        assert len(wanted) > 40
+    for wanted in (reads("shop", "data"), reads(None, None), reads_of_probes()):
+        assert len(wanted) > 5
         assert [r for r in sorted(wanted, key=str) if not allowed(objects, r)] == []
 
 
@@ -106,7 +130,7 @@ def test_without_cluster_scope_only_what_is_read_cluster_wide_is_missing():
 
 def test_nothing_is_granted_that_no_read_needs():
     objects = manifests("diagnose", namespace="shop", to_namespace="data", cluster_scope=True, extensions=True)
-    everything = reads("shop", "data") | reads(None, None) | {("list", "Node", None, None)}
+    everything = reads("shop", "data") | reads(None, None) | reads_of_probes() | {("list", "Node", None, None)}
     asked = {(verb, KNOWN[kind].group, KNOWN[kind].plural) for verb, kind, _, _ in everything}
     for role in objects:
         for rule in role.get("rules", ()):
@@ -182,3 +206,21 @@ def test_the_command_prints_yaml():
 def test_a_wrong_call_is_a_usage_error(arguments):
     ran = rbac(*arguments)
     assert ran.returncode == 2 and "Traceback" not in ran.stderr and ran.stdout == ""
+
+
+def test_granting_to_one_takes_nothing_from_another():
+    def names(user: str, **options: object) -> set[tuple[str, str, str]]:
+        objects = manifests(namespace="shop", cluster_scope=True, subject=Subject("User", user), **options)
+        return {
+            (o["kind"], o["metadata"].get("namespace", ""), o["metadata"]["name"]) for o in objects if "roleRef" in o
+        }
+
+    assert not names("jane", purpose="probe") & names("kate", purpose="probe")
+    for options in ({"purpose": "diagnose"}, {"purpose": "probe"}, {"purpose": "probe", "probe": "pod"}):
+        roles = {}
+        for role in manifests(namespace="shop", **options):
+            if "rules" in role:
+                roles[(role["metadata"]["namespace"], role["metadata"]["name"])] = role["rules"]
+        for role in manifests(namespace="shop", to_namespace="data", **options):
+            key = (role["metadata"].get("namespace"), role["metadata"]["name"])
+            assert "rules" not in role or roles.get(key, role["rules"]) == role["rules"]

@@ -57,6 +57,8 @@ class Kubelet:
         self.talk = self.echo
         fake.route("/version", {"major": "1", "minor": "36", "gitVersion": "v1.36.2"})
         fake.route("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", self.review)
+        me = {"kind": "SelfSubjectReview", "status": {"userInfo": {"username": "jane"}}}
+        fake.route("/apis/authentication.k8s.io/v1/selfsubjectreviews", reply(201, me))
         fake.route(POD, self.pod)
         fake.route(f"{POD}/ephemeralcontainers", self.patch)
         fake.route(f"{POD}/attach", self.attach)
@@ -193,7 +195,9 @@ def test_a_missing_right_is_named_before_anything_is_tried(fake, kubelet, right)
         ephemeral.prepare(fake.connect(), PLACE, AGENT)
     (blind,) = caught.value.blinds
     assert blind.permission == f"{right} in shop" and blind.status == 403
-    assert blind.command == "mcdoctor rbac --for probe -n shop | kubectl apply --context here -f -"
+    assert blind.command == (
+        "mcdoctor rbac --for probe --probe ephemeral -n shop --user jane | kubectl apply --context here -f -"
+    )
     assert not kubelet.patches(dry=True)
 
 

@@ -290,7 +290,8 @@ def test_a_viewer_is_told_the_verb_that_is_missing(cluster: rigs.Rig) -> None:
         f"create pods/attach in {NAMESPACE}",
     ]
     assert plan.limits[0].command == (
-        f"mcdoctor rbac --for probe -n {NAMESPACE} | kubectl apply --context cluster-a -f -"
+        f"mcdoctor rbac --for probe --probe ephemeral -n {NAMESPACE} --user rig-viewer"
+        " | kubectl apply --context cluster-a -f -"
     )
     answer = ApiReader(api).ask(NAMESPACE, "caller", 8080, "x")
     assert isinstance(answer, Blind) and answer.permission == f"get and create pods/portforward in {NAMESPACE}"
