@@ -52,7 +52,9 @@ class Reach:
             return "open"
         worst = self.failures.most_common(1)[0][0]
         if not self.opens:
-            return worst
+            # Routers and firewalls limit how many ICMP errors they send: one says more than the silence around it.
+            told = next((f for f in self.facts if f.icmp is not None), None)
+            return _state(told) if told else worst
         answered = lost - self.failures["silent"]
         return "sometimes" if answered >= 1 or lost > max(1, self.tries // 10) else "open"
 
