@@ -42,7 +42,6 @@ class Lab:
         It ends with `stop()`, with the `with` block, or when this process ends, however it ends; a detached one only
         with `stop()`. Raises BadLab or LabFailed.
         """
-        spec = self.spec()
         command = [sys.executable, "-m", "mcdoctor.lab.supervisor", str(Path(self.folder).resolve())]
         process = subprocess.Popen(
             [*command, "--detached"] if detached else command,
@@ -53,6 +52,7 @@ class Lab:
             start_new_session=True,  # Ctrl-C is for the caller, who then stops the lab
         )
         try:
+            spec = self.spec()  # read while the other process starts
             answer = _first_line(process)
         except BaseException:
             _end(process)
@@ -174,11 +174,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     if process.stdin is not None:
         with suppress(OSError):
             process.stdin.close()
+    ended = os.pidfd_open(process.pid)
     try:
-        process.wait(timeout=2)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        if not select.select([ended], [], [], 2.0)[0]:
+            process.kill()
+    finally:
+        os.close(ended)
+    process.wait()
     if process.stdout is not None:
         process.stdout.close()
 

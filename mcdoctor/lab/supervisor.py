@@ -233,7 +233,7 @@ def _join(lab: LabSpec, pids: Mapping[str, int]) -> dict[str, socket.socket]:
             far = {"ifname": "eth0", "net_ns_pid": pids[name], "mtu": host.mtu, "address": _mac(number)}
             ip.link("add", ifname=near, kind="veth", mtu=9000, state="up", peer=far)
             namespaces.offloads_off(near)
-            channel = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_IP))
+            channel = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)  # a protocol only on bind: one wait less
             channel.bind((near, _ETH_P_IP))
             channel.setblocking(False)
             channel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)

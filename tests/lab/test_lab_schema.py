@@ -247,6 +247,23 @@ def test_what_coredns_forwards_is_in_the_corefile(each: Scenario) -> None:
         assert forwarded == stubs
 
 
+def test_coredns_knows_every_service_of_its_cluster(each: Scenario) -> None:
+    lab = load(each.folder / "lab.yaml")
+    known: dict[str | None, dict[str, tuple[str, ...]]] = {}
+    for host in lab.hosts.values():
+        for server in host.dns:
+            if "cluster.local" in server.zones:
+                known[host.cluster] = dict(server.records)
+    services: dict[str | None, dict[str, tuple[str, ...]]] = {}
+    for cluster, body in objects(each.folder):
+        if body["kind"] == "Service":
+            namespace, name = named(body).split("/")
+            spec = body["spec"]
+            record = f"A {spec['clusterIP']}" if "clusterIP" in spec else f"CNAME {spec['externalName']}."
+            services.setdefault(cluster, {})[f"{name}.{namespace}.svc.cluster.local"] = (record,)
+    assert known == services
+
+
 def test_secrets_are_in_no_scenario(each: Scenario) -> None:
     assert not [named(o) for _, o in objects(each.folder) if o["kind"] == "Secret"]
 
