@@ -174,21 +174,29 @@ def address_book(facts: Facts) -> dict[str, RungLabel]:
     """Every address known to stand on the way, with its rung; nearer rungs win."""
     flow = facts.flow
     book: dict[str, RungLabel] = {}
+    book.update(dict.fromkeys(_service_addresses(flow), "cluster-ip"))
     for rung in flow.rungs:
         if rung.address and rung.label != "name":
             book.setdefault(rung.address, rung.label)
-    for service in (flow.local, flow.remote):
-        for ip in service.cluster_ips if service else ():
-            book.setdefault(ip, "cluster-ip")
-        for backend in service.backends if service else ():
-            book.setdefault(backend.address, "endpoint")
-    for backend in flow.backends:
+    services = [s for s in (flow.local, flow.remote) if s]
+    for backend in (*flow.backends, *(b for s in services for b in s.backends)):
         book.setdefault(backend.address, "endpoint")
     for address in gateway_addresses(facts):
         book.setdefault(address, "gateway")
     if flow.address:
         book.setdefault(flow.address, "cluster-ip")
     return book
+
+
+def _service_addresses(flow: Flow) -> set[str]:
+    """Service addresses on either side; an import may list the remote one as its endpoint."""
+    return {ip for service in (flow.local, flow.remote) if service for ip in service.cluster_ips}
+
+
+def pods_are_reachable(flow: Flow) -> bool:
+    """Whether the destination's pods are meant to be spoken to by their own addresses."""
+    flat = any(x.layer == "l3" and "globalnet" not in (x.mode or "") for x in flow.interconnect)
+    return flat or not flow.crosses_clusters
 
 
 def gateway_addresses(facts: Facts) -> tuple[str, ...]:
@@ -212,7 +220,7 @@ def rung_of(facts: Facts, address: str, port: int | None, name: str | None = Non
     flow = facts.flow
     for rung in flow.rungs:
         if rung.address == address and (port is None or rung.port == port or not rung.port):
-            return rung.label
+            return "cluster-ip" if rung.label == "endpoint" and address in _service_addresses(flow) else rung.label
     host = (flow.host or "").rstrip(".").lower()
     named = bool(host and name and name.rstrip(".").lower() == host) or address in name_addresses(facts)
     label = address_book(facts).get(address)

@@ -18,15 +18,16 @@ from mcdoctor.models.facts import (
     Trace,
 )
 from mcdoctor.models.ids import Hop, Severity, Symptom
-from mcdoctor.models.outcome import Finding, Outcome, Unknown, settle
+from mcdoctor.models.outcome import Finding, Outcome, Skipped, Unknown, settle
 from mcdoctor_checks.mtu.shape import Shape, settle_direction, shape
 from mcdoctor_checks.sight import clear, mapping, place, rung_of, veiled_by
+from mcdoctor_checks.tcp.reach import reaches
 
 Args = dict[str, str | int | float]
 PATH_FINDINGS = (
     "mtu-black-hole", "mtu-smaller-signalled", "mtu-loss-of-any-size", "mtu-datagrams-only", "mtu-only-this-sender",
     "mtu-frag-needed-seen", "mtu-no-frag-needed-captured", "mtu-icmp-dropped-by-rule", "mtu-icmp-not-allowed",
-    "mtu-tunnel-overhead-explains", "mtu-differs-between-nodes", "mtu-mss-too-large", "mtu-clamp-missing",
+    "mtu-tunnel-overhead-explains", "mtu-tunnel-may-explain", "mtu-differs-between-nodes", "mtu-mss-too-large", "mtu-clamp-missing",
 )  # fmt: skip
 
 
@@ -67,12 +68,21 @@ class Verdicts:
 
 def verdicts(facts: Facts) -> Verdicts:
     every = sizes(facts)
+    lossy = _loses_small_packets(facts)
     settled: dict[str, Shape] = {}
     for direction, shapes in every.items():
         own = [s for s in shapes if place(facts.flow, s.fact.vantage) == "source"]
-        if (found := settle_direction(own or shapes)) is not None:
+        if (found := settle_direction(own or shapes, lossy)) is not None:
             settled[direction] = found
     return Verdicts(settled, every)
+
+
+def _loses_small_packets(facts: Facts) -> bool:
+    """Whether SYNs, which are small, were lost on rungs that open: more than one in ten, repeated ones counted."""
+    rungs = [r for r in reaches(facts, "source", "near") if r.opens]
+    sent = sum(r.tries for r in rungs)
+    lost = sum(r.failures["silent"] + sum(f.retransmits or 0 for f in r.facts) for r in rungs)
+    return lost >= 2 and lost > 0.1 * sent
 
 
 def judge_path(facts: Facts) -> Outcome:
@@ -101,6 +111,9 @@ def _blind(facts: Facts, seen: Verdicts) -> Outcome:
         return Unknown("packets of no size were answered: nothing can be said about their size")
     if shapes:
         return Unknown("the means of measuring contradict one another, or too few packets were sent")
+    rungs = [r for r in reaches(facts, "source", "near") if r.label != "neighbour"]
+    if rungs and not any(r.opens for r in rungs):
+        return Skipped("no connection opens: the size of packets is not the question")
     if proxy := veiled_by(facts, PathMtu):
         return Unknown(
             f"the source pod's TCP is captured by {proxy}: its segments end at the local proxy",
@@ -324,33 +337,35 @@ def _configured(facts: Facts, cluster: str) -> Iterable[tuple[str, KubeObject]]:
 
 
 def _tunnel(facts: Facts, hole: Shape) -> list[Finding]:
-    """One encapsulation on the way takes just what is missing."""
+    """One encapsulation on the way takes just what is missing.
+
+    The overhead of IPsec is a range wide enough to fit much: unless the tunnel itself was seen, it only may explain.
+    """
     sender = hole.fact.interface_mtu
     physical = {i.mtu for i in facts.all(Interface) if i.type == "physical" and i.mtu}
-    underlays = tuple(physical) or ((sender,) if sender else ()) + _UNDERLAYS
+    underlays = tuple(dict.fromkeys((*sorted(physical), *((sender,) if sender else ()), *_UNDERLAYS)))
+    weak: list[Finding] = []
     for system, (shown, fact, device) in tunnels(facts).items():
         if device is not None and hole.admits(device) and (sender is None or sender > device):
             return [_explains(hole, system, shown, fact, (sender or device) - device, device)]
-        for underlay in underlays:
-            for overhead in _OVERHEADS[system]:
-                left = underlay - overhead
-                if hole.admits(left) and (sender is None or sender > left):
-                    return [_explains(hole, system, shown, fact, overhead, left)]
-    return []
+        fits = [
+            (overhead, underlay - overhead)
+            for underlay in underlays
+            for overhead in _OVERHEADS[system]
+            if hole.admits(underlay - overhead) and (sender is None or sender > underlay - overhead)
+        ]
+        if fits and (system != "ipsec" or fact is not None):
+            return [_explains(hole, system, shown, fact, *fits[0])]
+        if fits:
+            args: Args = {"shown": shown, "overhead": fits[0][0], "left": fits[0][1]}
+            weak.append(note("mtu-tunnel-may-explain", hole.fact.destination, [hole.fact], Hop.SOURCE_NODE, args))
+    return weak[:1]
 
 
 def _explains(hole: Shape, system: str, shown: str, fact: Fact | None, overhead: int, left: int) -> Finding:
     evidence = [f for f in (fact, hole.fact) if f is not None]
-    return note(
-        "mtu-tunnel-overhead-explains",
-        hole.fact.destination,
-        evidence,
-        Hop.SOURCE_NODE,
-        system=system,
-        shown=shown,
-        overhead=overhead,
-        left=left,
-    )
+    args: Args = {"system": system, "shown": shown, "overhead": overhead, "left": left}
+    return note("mtu-tunnel-overhead-explains", hole.fact.destination, evidence, Hop.SOURCE_NODE, args)
 
 
 def _unequal(facts: Facts, hole: Shape) -> list[Finding]:

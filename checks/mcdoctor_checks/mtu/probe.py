@@ -23,6 +23,8 @@ def probe(world: World) -> Iterator[Fact]:
     seen.sort(key=lambda r: ("endpoint", "gateway", "name", "cluster-ip").index(r.label))
     if seen:
         address, port = seen[0].address, seen[0].port
+    elif reaches(world.facts, "source", "near"):
+        address, port = "", 0  # nothing opens: sizes are not the question
     else:
         rung = next((r for r in flow.rungs if r.address and r.label in ("endpoint", "gateway", "cluster-ip")), None)
         address, port = (rung.address or "", rung.port) if rung else ("", 0)

@@ -66,24 +66,42 @@ def _control_is_lost(fact: PathMtu) -> bool:
     return lost >= 2 and lost > 0.2 * max(sent, lost)
 
 
-def settle_direction(shapes: Sequence[Shape]) -> Shape | None:
+def settle_direction(shapes: Sequence[Shape], lossy: bool = False) -> Shape | None:
     """What several means say together. TCP on the real port decides where it carried its largest segment.
 
-    None: nothing usable, or the means contradict one another.
+    `lossy`: packets are known to be lost whatever their size. Then, and where one means lost small packets too, chance
+    may look like a hole: two means must show the same one. None: nothing usable, or the means contradict one another.
     """
     tcp = [s for s in shapes if s.fact.protocol == "tcp"]
-    rest = [s for s in shapes if s.fact.protocol != "tcp"]
-    if hole := _first(tcp, "hole"):
-        return hole
-    if full := next((s for s in tcp if s.form in ("fine", "signalled") and s.full_segments_pass), None):
-        return full
     passed = [s for s in shapes if s.form in ("fine", "signalled")]
-    if hole := _first(rest, "hole"):
-        contradicted = any((s.delivered or 0) >= (hole.lost or 0) for s in passed)
-        return (
-            None if contradicted and not tcp else next((s for s in tcp if s in passed), None) if contradicted else hole
-        )
-    return _first(shapes, "any-size") or _first(passed, "signalled") or _first(passed, "fine")
+    full = next((s for s in tcp if s in passed and s.full_segments_pass), None)
+    holes = sorted((s for s in shapes if s.form == "hole"), key=lambda s: s.fact.protocol != "tcp")
+    any_size = _first(shapes, "any-size")
+    doubtful = lossy or any_size is not None
+    for hole in holes:
+        if full is not None and hole.fact.protocol != "tcp":
+            continue
+        others = [s for s in shapes if s is not hole and s.delivered is not None]
+        if any((s.delivered or 0) >= (hole.lost or 0) for s in others if s.form != "hole"):
+            continue
+        if doubtful and not any(_same_hole(hole, other) for other in holes if other is not hole):
+            continue
+        return hole
+    if full is not None:
+        return full
+    if any_size is not None:
+        return any_size
+    if holes:
+        return next((s for s in tcp if s in passed), None)
+    return _first(passed, "signalled") or _first(passed, "fine")
+
+
+def _same_hole(one: Shape, other: Shape) -> bool:
+    """Two series, of two means or two addresses, with a limit that fits both."""
+    if one.fact.protocol == other.fact.protocol and one.fact.destination == other.fact.destination:
+        return False
+    low = max(one.delivered or 0, other.delivered or 0)
+    return low < min(one.lost or 0, other.lost or 0)
 
 
 def _first(shapes: Sequence[Shape], form: Form) -> Shape | None:

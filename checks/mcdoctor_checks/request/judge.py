@@ -332,6 +332,8 @@ def _sometimes(seen: Tally, series: Sequence[HttpSeries], evidence: tuple[Fact, 
     kinds = Counter(a.ending for a, n, _ in seen.bad for _ in range(n))
     ending = kinds.most_common(1)[0][0]
     _, hop, symptom = _FINDING[ending]
+    if ending in ("times-out", "cannot-connect", "unreachable") and 2 * failed < seen.total:
+        symptom = Symptom.INTERMITTENT_LATENCY
     args: Args = {"failed": failed, "tries": seen.total, "percent": round(100 * failed / seen.total), "how": ending}
     subject = evidence[0].subject
     found = [

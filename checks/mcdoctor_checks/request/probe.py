@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import get_args
 
 from mcdoctor.check import World
-from mcdoctor.models.facts import Fact, HttpProtocol, HttpRequest, HttpSeries, PathMtu
+from mcdoctor.models.facts import Fact, HttpProtocol, HttpRequest, HttpSeries
 from mcdoctor.models.ids import Symptom
 from mcdoctor.models.requests import ProbeRequest, ReadBanner, SendRequest
 from mcdoctor_checks.mtu.judge import verdicts
@@ -163,8 +163,10 @@ def probe_large(world: World) -> Iterator[Fact]:
         return
     holes = verdicts(world.facts).holes
     asked = world.options.symptom is Symptom.LARGE_PAYLOAD_HANG
-    if not holes and not asked and world.facts.all(PathMtu):
+    if not holes and not asked:
         return
+    if not any(read(r).proves_path for r in own_requests(world.facts)[0]):
+        return  # nothing small gets through: a large one would only wait
     yield from world.ask(padded(request), budget=4.0)
 
 

@@ -84,13 +84,10 @@ def _of_state(facts: Facts, first: list[Reach], state: State) -> list[Finding]:
                 found.append(_note("tcp-one-try-lost", Hop.NETWORK, subject, evidence, args))
             return found
         case "sometimes":
-            silent = all(r.failures.keys() <= {"silent"} for r in first)
-            at = Hop.NETWORK if silent else _HOPS["cluster-ip"]
-            return [
-                error(
-                    "tcp-sometimes-silent" if silent else "tcp-sometimes-refused", at, _TIMEOUT if silent else _REFUSED
-                )
-            ]
+            if all(r.failures.keys() <= {"silent"} for r in first):
+                often = 2 * sum(r.opens for r in first) < sum(r.tries for r in first)
+                return [error("tcp-sometimes-silent", Hop.NETWORK, _TIMEOUT if often else Symptom.INTERMITTENT_LATENCY)]
+            return [error("tcp-sometimes-refused", Hop.DEST_SERVICE, _REFUSED)]
         case "refused":
             return [error("tcp-refused", hop if hop is not Hop.NETWORK else Hop.DEST_SERVICE, _REFUSED)]
         case "reset":
@@ -137,7 +134,8 @@ def _note(
 def _rungs(facts: Facts, ladder: list[Reach], first: list[Reach], state: State) -> list[Finding]:
     endpoints = [r for r in ladder if r.label == "endpoint"]
     good = [r for r in endpoints if r.state == "open"]
-    bad = [r for r in endpoints if r.state != "open"]
+    # One that opens now and then loses packets like the others: it is not the odd one out.
+    bad = [r for r in endpoints if r.state not in ("open", "sometimes")]
     if state == "open":
         if good and bad:
             return [_step("ladder-breaks-at-endpoint", Hop.DEST_ENDPOINT, bad, good, Severity.WARNING)]

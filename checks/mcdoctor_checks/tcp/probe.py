@@ -10,7 +10,7 @@ from mcdoctor.models.facts import Fact, TcpConnect
 from mcdoctor.models.ids import Symptom
 from mcdoctor.models.requests import ConnectTcp, DetectCapture, LookUpRoute, ProbeRequest, TracePath
 from mcdoctor.ports import Prober
-from mcdoctor_checks.sight import name_addresses
+from mcdoctor_checks.sight import name_addresses, pods_are_reachable
 
 _ENDPOINTS = 6
 _CAREFUL = (Symptom.CONNECTION_TIMEOUT, Symptom.CONNECTION_REFUSED_OR_RESET, Symptom.INTERMITTENT_LATENCY)
@@ -53,6 +53,9 @@ def ladder(world: World) -> list[tuple[str, int, str | None]]:
         endpoints += rung.label == "endpoint"
         if rung.label != "endpoint" or endpoints <= _ENDPOINTS:
             found.setdefault((rung.address, rung.port), None)
+    if pods_are_reachable(flow):
+        for backend in [b for b in flow.backends if b.ready][: max(0, _ENDPOINTS - endpoints)]:
+            found.setdefault((backend.address, backend.port), None)
     return [(a, p, n) for (a, p), n in found.items()]
 
 
