@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from mcdoctor.diagnosis.match import Match, match, worst
 from mcdoctor.diagnosis.rank import broken_hop, rank
 from mcdoctor.models.collection import Facts
-from mcdoctor.models.facts import Blind, Fact
+from mcdoctor.models.facts import Blind, Fact, HttpRequest, HttpSeries
 from mcdoctor.models.flow import Flow
 from mcdoctor.models.ids import Severity, Symptom, Verdict
 from mcdoctor.models.outcome import Failed, Finding, Passed, Unknown, findings
@@ -42,11 +42,15 @@ def diagnose(
     first = _symptoms(found, symptom)
     ranked = rank(match(found, library), first, library)
     diagnoses = tuple(_diagnosis(m, i, flow) for i, m in enumerate(ranked, 1))
-    return verdict(ran), _with_causes(first, diagnoses), diagnoses, limits(ran, facts)
+    return verdict(ran, facts), _with_causes(first, diagnoses), diagnoses, limits(ran, facts)
 
 
-def verdict(ran: Sequence[Ran]) -> Verdict:
-    """Healthy only when the request of the flow itself got through and no error stands against it."""
+def verdict(ran: Sequence[Ran], facts: Iterable[Fact] = ()) -> Verdict:
+    """Healthy only when the request of the flow itself got through and no error stands against it.
+
+    A request that got through to an address, while its name steadily fails, shows that the network works; the client,
+    who has only the name, is cut off all the same.
+    """
     errors = [f for r in ran for f in findings(r.outcome) if f.severity is Severity.ERROR]
     outcome = next((r.outcome for r in ran if r.id == END_TO_END), None)
     failed = isinstance(outcome, Failed) and worst(outcome.findings) is Severity.ERROR
@@ -55,10 +59,27 @@ def verdict(ran: Sequence[Ran]) -> Verdict:
         stops = [f for f in outcome.findings if f.severity is Severity.ERROR]
         return Verdict.DEGRADED if all(_partial(f) for f in stops) else Verdict.BROKEN
     if isinstance(outcome, (Passed, Failed)):
+        if _name_fails(errors) and _nameless(facts):
+            return Verdict.BROKEN
         return Verdict.DEGRADED if errors else Verdict.HEALTHY
     if not errors:
         return Verdict.INCONCLUSIVE
     return Verdict.DEGRADED if all(_partial(f) for f in errors) else Verdict.BROKEN
+
+
+def _name_fails(errors: Iterable[Finding]) -> bool:
+    """True when the name fails steadily, not now and then."""
+    symptoms = {f.symptom for f in errors if not _partial(f) or f.symptom is Symptom.DNS_FLAPPING}
+    return Symptom.DNS_PERSISTENT_FAILURE in symptoms and Symptom.DNS_FLAPPING not in symptoms
+
+
+def _nameless(facts: Iterable[Fact]) -> bool:
+    """True when a request ended at its name."""
+    return any(
+        (isinstance(f, HttpRequest) and f.result == "dns-error")
+        or (isinstance(f, HttpSeries) and any(s.result == "dns-error" for s in f.samples))
+        for f in facts
+    )
 
 
 def _partial(finding: Finding) -> bool:

@@ -83,7 +83,9 @@ def _accounts_for(other: Match, match: Match) -> bool:
 
 
 def _explains(better: Match, match: Match) -> bool:
-    return bool(match.ids) and match.ids <= frozenset(better.cause.explains)
+    """True when all that `match` rests on is a consequence of the other; what a cause rests on is none of its own."""
+    own = {*better.cause.when_all, *better.cause.when_any}
+    return bool(match.ids) and match.ids <= frozenset(better.cause.explains) - own
 
 
 def _not_later(hop: Hop, other: Hop) -> bool:

@@ -39,6 +39,11 @@ def fill(text: str, slots: Slots) -> str:
     return particles(_SLOT.sub(lambda m: line(slots[m[1]]) if slots.get(m[1], "") != "" else f"<{m[1]}>", text))
 
 
+def open_slots(text: str) -> str:
+    """A filled sentence with an ellipsis where a slot had no value."""
+    return re.sub(r"<[a-z_]+>", "…", text)
+
+
 def fill_lines(text: str, slots: Slots) -> str:
     """As `fill`, for a manifest: values keep their line breaks."""
     return _SLOT.sub(lambda m: lines(str(slots[m[1]])) if slots.get(m[1], "") != "" else f"<{m[1]}>", text)

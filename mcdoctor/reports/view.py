@@ -12,7 +12,7 @@ from mcdoctor.models.ids import Certainty, Hop, Severity, Symptom, Verdict
 from mcdoctor.models.outcome import Finding, Passed, Skipped, Unknown, findings, word
 from mcdoctor.models.playbook import Language, Library, Remedy
 from mcdoctor.models.report import Diagnosis, Ran, Report
-from mcdoctor.reports.clean import Slots, command, fill, fill_lines, line, unfilled
+from mcdoctor.reports.clean import Slots, command, fill, fill_lines, line, open_slots, unfilled
 from mcdoctor.reports.describe import describe, place
 from mcdoctor.reports.words import HOPS, VERDICTS, say
 
@@ -72,9 +72,9 @@ class View:
         return sentence(finding, self.report.flow, self.library, self.language)
 
     def finding_name(self, name: str) -> str:
-        """A finding that was not seen, by its sentence with open slots."""
+        """A finding that was not seen, by its sentence; what only the finding itself could fill in is left open."""
         text = self.library.findings.get(name)
-        return fill(text.text.in_language(self.language), self.slots) if text else name
+        return open_slots(fill(text.text.in_language(self.language), self.slots)) if text else name
 
     def cause_slots(self, diagnosis: Diagnosis) -> Slots:
         """The flow's values, then those of the findings, the proof first; `subject` is the object at fault."""
@@ -243,6 +243,8 @@ class View:
         rows: list[Row] = []
         for symptom in symptoms:
             mine = [d for d in left if _is_about(d, symptom)]
+            if not mine and any(_is_about(d, symptom) for d in report.diagnoses):
+                continue  # its cause stands with an earlier symptom
             left = [d for d in left if d not in mine]
             rows += [self._row(symptom, d) for d in mine] or [self._empty_row(symptom)]
         return (*rows, *(self._row(next(iter(d.cause.symptoms), None), d) for d in left))
@@ -259,10 +261,9 @@ class View:
 
     def _empty_row(self, symptom: Symptom) -> Row:
         seen = any(f.symptom is symptom for r in self.report.ran for f in findings(r.outcome))
-        earlier = any(_is_about(d, symptom) for d in self.report.diagnoses)
         book = self.library.playbooks.get(symptom)
         look = fill(book.look.in_language(self.language), self.slots) if book else ""
-        said = "" if earlier else say("no-cause-matched" if seen else "not-seen-now", self.language)
+        said = say("no-cause-matched" if seen else "not-seen-now", self.language)
         return Row(symptom=self.symptom(symptom), cause=said, certainty=None, confirm=look)
 
     def symptom(self, symptom: Symptom) -> str:

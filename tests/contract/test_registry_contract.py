@@ -121,7 +121,6 @@ class TestCauses:
         needed = {*cause.when_all, *cause.when_any}
         assert not needed & {*cause.against, *cause.unless}
         assert not set(cause.proved_by) & {*cause.against, *cause.unless}
-        assert not needed & set(cause.explains)
 
     def test_it_belongs_to_a_symptom_that_has_a_playbook(self, cause: Cause) -> None:
         assert cause.symptoms

@@ -13,7 +13,7 @@ from mcdoctor.diagnosis import diagnose, exit_code, unexplained, verdict
 from mcdoctor.diagnosis.match import match
 from mcdoctor.diagnosis.rank import rank
 from mcdoctor.models.collection import Facts
-from mcdoctor.models.facts import Blind
+from mcdoctor.models.facts import Blind, HttpRequest, HttpSample, HttpSeries
 from mcdoctor.models.flow import Flow
 from mcdoctor.models.ids import Certainty, Hop, Severity, Symptom, Verdict
 from mcdoctor.models.outcome import Failed, Finding, Outcome, Passed, Skipped, Unknown
@@ -284,6 +284,36 @@ class TestVerdict:
         through = any(n == E2E and isinstance(o, Passed) for n, o in runs)
         error = any(isinstance(o, Failed) for _, o in runs)
         assert (answer is Verdict.HEALTHY) == (through and not error)
+
+
+class TestNames:
+    """A request to an address does not show that a client who has only the name gets through."""
+
+    def at_name(self, result: str = "dns-error") -> HttpRequest:
+        return HttpRequest(at=NOW, vantage=Vantage(), url="http://b/", protocol="http/1.1", result=result, ms=1.0)  # type: ignore[arg-type]
+
+    def series(self) -> HttpSeries:
+        sample = HttpSample(at=NOW, result="dns-error", status=None, ms=1.0)
+        return HttpSeries(
+            at=NOW, vantage=Vantage(), url="http://b/", protocol="http/1.1", interval_ms=1.0, samples=(sample,)
+        )
+
+    def runs(self, *findings: Finding) -> list[Ran]:
+        return [ran(Passed()), ran(Failed(findings), "dns-name-resolves")]
+
+    persistent = found("name-gone", Hop.SOURCE_DNS, symptom=Symptom.DNS_PERSISTENT_FAILURE)
+    flapping = found("name-flaps", Hop.SOURCE_DNS, symptom=Symptom.DNS_FLAPPING)
+
+    def test_a_name_that_never_resolves_breaks_the_flow(self) -> None:
+        assert verdict(self.runs(self.persistent), [self.at_name()]) is Verdict.BROKEN
+        assert verdict(self.runs(self.persistent), [self.series()]) is Verdict.BROKEN
+
+    def test_only_where_a_request_ended_at_the_name(self) -> None:
+        assert verdict(self.runs(self.persistent), [self.at_name("response")]) is Verdict.DEGRADED
+        assert verdict(self.runs(self.persistent), []) is Verdict.DEGRADED
+
+    def test_a_name_that_fails_now_and_then_degrades_it(self) -> None:
+        assert verdict(self.runs(self.persistent, self.flapping), [self.at_name()]) is Verdict.DEGRADED
 
 
 class TestExitCode:
