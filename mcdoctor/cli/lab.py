@@ -13,6 +13,7 @@ import typer
 from mcdoctor.cli.errors import FAILED, NOT_SETTLED, fail, say
 
 if TYPE_CHECKING:
+    from mcdoctor.cli.diagnose import Asked
     from mcdoctor.lab import RunningLab, Scenario
 
 app = typer.Typer(no_args_is_help=True, help="Two small simulated clusters on this machine: real packets, DNS, TLS.")
@@ -79,11 +80,14 @@ def run(
     lang: Annotated[str, typer.Option("--lang", help="of the report: en or ko")] = "en",
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="facts and passed checks too")] = False,
     save: Annotated[str | None, typer.Option("--save", help="keep a bundle of the run here")] = None,
+    record: Annotated[bool, typer.Option("--record", help="make this run the scenario's recording")] = False,
 ) -> None:
     """Starts a scenario, diagnoses the pair that it was made for, and stops it."""
     from mcdoctor.cli.diagnose import Asked, diagnose_pair
 
     scenario = _scenario(name)
+    if record and save is not None:
+        fail("--record and --save exclude one another")
     if lang not in ("en", "ko"):
         fail(f"--lang {lang!r}: expected en or ko")
     asked = Asked(
@@ -95,7 +99,27 @@ def run(
         verbose=verbose,
         save=save,
     )
-    raise typer.Exit(diagnose_pair(asked))
+    raise typer.Exit(_record(scenario, asked) if record else diagnose_pair(asked))
+
+
+def _record(scenario: Scenario, asked: Asked) -> int:
+    """Diagnoses live, and keeps what was seen as the recording in the scenario's folder."""
+    import dataclasses
+    import tempfile
+
+    from mcdoctor.cli.diagnose import diagnose_pair
+
+    _check_available()
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = Path(folder, "bundle")
+        code = diagnose_pair(dataclasses.replace(asked, save=str(bundle)))
+        lines = "".join(path.read_text("utf-8") for path in sorted(bundle.glob("facts/*.jsonl")))
+    if lines:
+        place = scenario.folder / "facts" / "recording.jsonl"
+        place.parent.mkdir(exist_ok=True)
+        place.write_text(lines, "utf-8")
+        say(f"recorded {lines.count(chr(10))} facts in {place}")
+    return code
 
 
 @app.command()
