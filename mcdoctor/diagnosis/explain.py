@@ -48,29 +48,32 @@ def diagnose(
 def verdict(ran: Sequence[Ran], facts: Iterable[Fact] = ()) -> Verdict:
     """Healthy only when the request of the flow itself got through and no error stands against it.
 
-    A request that got through to an address, while its name steadily fails, shows that the network works; the client,
-    who has only the name, is cut off all the same.
+    Names decide with it: a request that got through to an address, while its name steadily fails, does not help the
+    client, who has only the name; one that ended at a name that resolves now and then says no more than that.
     """
     errors = [f for r in ran for f in findings(r.outcome) if f.severity is Severity.ERROR]
     outcome = next((r.outcome for r in ran if r.id == END_TO_END), None)
-    failed = isinstance(outcome, Failed) and worst(outcome.findings) is Severity.ERROR
-    if failed:
-        assert isinstance(outcome, Failed)
-        stops = [f for f in outcome.findings if f.severity is Severity.ERROR]
-        return Verdict.DEGRADED if all(_partial(f) for f in stops) else Verdict.BROKEN
-    if isinstance(outcome, (Passed, Failed)):
-        if _name_fails(errors) and _nameless(facts):
-            return Verdict.BROKEN
-        return Verdict.DEGRADED if errors else Verdict.HEALTHY
+    through = isinstance(outcome, Passed) or (
+        isinstance(outcome, Failed) and worst(outcome.findings) is not Severity.ERROR
+    )
     if not errors:
-        return Verdict.INCONCLUSIVE
-    return Verdict.DEGRADED if all(_partial(f) for f in errors) else Verdict.BROKEN
+        return Verdict.HEALTHY if through else Verdict.INCONCLUSIVE
+    if through:
+        cut_off = _name_fails(errors) and _nameless(facts)
+        return Verdict.BROKEN if cut_off else Verdict.DEGRADED
+    if isinstance(outcome, Failed):
+        stops = [f for f in outcome.findings if f.severity is Severity.ERROR]
+        if not _name_fails(errors) and all(f.symptom is Symptom.DNS_PERSISTENT_FAILURE for f in stops):
+            stops = [f for f in errors if f not in stops]  # what else there is decides
+    else:
+        stops = errors
+    return Verdict.DEGRADED if all(_partial(f) for f in stops) else Verdict.BROKEN
 
 
-def _name_fails(errors: Iterable[Finding]) -> bool:
+def _name_fails(errors: Sequence[Finding]) -> bool:
     """True when the name fails steadily, not now and then."""
-    symptoms = {f.symptom for f in errors if not _partial(f) or f.symptom is Symptom.DNS_FLAPPING}
-    return Symptom.DNS_PERSISTENT_FAILURE in symptoms and Symptom.DNS_FLAPPING not in symptoms
+    flaps = any(f.symptom is Symptom.DNS_FLAPPING for f in errors)
+    return not flaps and any(f.symptom is Symptom.DNS_PERSISTENT_FAILURE and not _partial(f) for f in errors)
 
 
 def _nameless(facts: Iterable[Fact]) -> bool:

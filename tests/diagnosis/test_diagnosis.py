@@ -312,6 +312,14 @@ class TestNames:
         assert verdict(self.runs(self.persistent), [self.at_name("response")]) is Verdict.DEGRADED
         assert verdict(self.runs(self.persistent), []) is Verdict.DEGRADED
 
+    def test_a_request_that_ended_at_a_flapping_name_says_no_more_than_that(self) -> None:
+        at_name = ran(Failed((found("name-fails", symptom=Symptom.DNS_PERSISTENT_FAILURE),)))
+        flaps = ran(Failed((self.flapping,)), "dns-steady")
+        silent = ran(Failed((found("tcp-silent", symptom=Symptom.CONNECTION_TIMEOUT),)), "tcp-open")
+        assert verdict([at_name, flaps]) is Verdict.DEGRADED
+        assert verdict([at_name, flaps, silent]) is Verdict.BROKEN
+        assert verdict([at_name]) is Verdict.BROKEN
+
     def test_a_name_that_fails_now_and_then_degrades_it(self) -> None:
         assert verdict(self.runs(self.persistent, self.flapping), [self.at_name()]) is Verdict.DEGRADED
 
