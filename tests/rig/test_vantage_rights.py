@@ -99,7 +99,8 @@ def test_an_interrupted_diagnosis_leaves_no_running_container(cluster: rigs.Rig,
     time.sleep(delay)
     process.send_signal(sign)
     _, err = process.communicate(timeout=30)
-    assert process.returncode in (130, 0, 1, 3), err
+    # killed by SIGINT is 130 for a shell: so Python ends when the signal came while a class was being made
+    assert process.returncode in (130, -signal.SIGINT, 0, 1, 3), err
     assert "Traceback" not in err
     until = time.monotonic() + 3
     while (running := _running(cluster)) and time.monotonic() < until:
