@@ -14,7 +14,7 @@ from mcdoctor.policy.families import FAMILIES
 from mcdoctor.policy.index import Chosen, PodClass
 from mcdoctor.policy.kubernetes import Kubernetes
 from mcdoctor.policy.verdict import Direction, Verdict
-from mcdoctor.policy.world import Pod
+from mcdoctor.policy.world import Mesh, Pod
 
 MOST_PAIRS = 400_000
 
@@ -130,9 +130,12 @@ class _Pods:
 
 
 def simple(engine: Engine, cluster: str) -> bool:
-    """Only NetworkPolicy decides in this cluster: every other family has no policy there."""
+    """Only NetworkPolicy decides in this cluster: every other family has no policy there, no mesh encapsulates."""
     world = engine.world.clusters[cluster]
-    return not world.unseen and not any(
+    wrapping = {Mesh.ISTIO_AMBIENT, Mesh.LINKERD}
+    if world.unseen or any(engine.index.classes[n].mesh & wrapping for n in engine.index.spans[cluster]):
+        return False
+    return not any(
         world.of(*kind) for family in FAMILIES if family.name != "kubernetes" for kind in family.kinds if kind[0]
     )
 
