@@ -153,7 +153,7 @@ def _rest(fact: Fact) -> str:
         case LogLine():
             return f"{fact.component}: {fact.text}" + (f" (×{fact.count})" if fact.count else "")
         case EndpointAnswer():
-            return f"{fact.pod} /{fact.path.lstrip('/')}"
+            return f"{fact.pod} /{fact.path.lstrip('/')}: {fact.cluster}"
         case _:
             return f"{type(fact).KIND} {fact.subject}"
 
@@ -182,7 +182,9 @@ def _rate(fact: TcpConnect | DnsAnswer | HttpRequest | UdpProbe | TlsHandshake, 
 
 
 def _bypass(fact: TcpConnect | HttpRequest | HttpSeries | TlsHandshake) -> str | None:
-    return f"uid {fact.uid}" if fact.uid is not None else None
+    """Worth a word only where the prober goes round the pod's proxy."""
+    bypasses = fact.bypass_proxy or fact.uid in (1337, 2102)
+    return f"uid {fact.uid}" if bypasses and fact.uid is not None else "bypass" if bypasses else None
 
 
 def _dns(fact: DnsAnswer, language: Language) -> tuple[str | None, ...]:

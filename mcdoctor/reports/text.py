@@ -63,7 +63,7 @@ def _parts(view: View, verbose: bool) -> Iterable[RenderableType]:
     yield from _path(view)
     for diagnosis in view.report.diagnoses:
         if diagnosis.rank == 1:
-            yield from _answer(view, diagnosis)
+            yield from _answer(view, diagnosis, verbose)
     yield from _others(view)
     if view.unexplained:
         yield _title(say("unexplained", view.language))
@@ -127,7 +127,7 @@ def _hop(hop: HopLine) -> RenderableType:
     return Group(label, saying) if label.plain else saying
 
 
-def _answer(view: View, diagnosis: Diagnosis) -> Iterable[RenderableType]:
+def _answer(view: View, diagnosis: Diagnosis, verbose: bool) -> Iterable[RenderableType]:
     language = view.language
     title = _title(view.heading(diagnosis))
     title.append(f": {diagnosis.cause.id}", style="bold")
@@ -143,7 +143,7 @@ def _answer(view: View, diagnosis: Diagnosis) -> Iterable[RenderableType]:
     ):
         if found:
             yield Padding(Text(say(key, language), style="bold"), (0, 0, 0, 2))
-            yield from _findings(view, found, indent=4)
+            yield from _findings(view, found, indent=4, facts=verbose or key != "explains")
     if diagnosis.missing:
         yield Padding(Text(say("missing", language), style="bold"), (0, 0, 0, 2))
         yield from (_item("?", view.finding_name(i), indent=4) for i in diagnosis.missing)
@@ -151,17 +151,17 @@ def _answer(view: View, diagnosis: Diagnosis) -> Iterable[RenderableType]:
     yield from _remedies(view, diagnosis)
 
 
-def _findings(view: View, found: Sequence[Finding], indent: int = 2) -> Iterable[RenderableType]:
+def _findings(view: View, found: Sequence[Finding], indent: int = 2, *, facts: bool = True) -> Iterable[RenderableType]:
     shown: set[str] = set()
     for finding in found:
         sentence = view.sentence(finding)
         if sentence not in shown:
             shown.add(sentence)
             yield _item("-", sentence, indent=indent, style=SEVERITY_STYLES[finding.severity])
-        facts = view.evidence(finding)
-        yield from (_item("·", fact, indent=indent + 2, style="dim") for fact in facts[:3])
-        if len(facts) > 3:
-            yield _item("·", say("more", view.language, count=len(facts) - 3), indent=indent + 2, style="dim")
+        told = view.evidence(finding) if facts else ()
+        yield from (_item("·", fact, indent=indent + 2, style="dim") for fact in told[:3])
+        if len(told) > 3:
+            yield _item("·", say("more", view.language, count=len(told) - 3), indent=indent + 2, style="dim")
 
 
 def _remedies(view: View, diagnosis: Diagnosis) -> Iterable[RenderableType]:

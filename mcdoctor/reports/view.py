@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mcdoctor.diagnosis import END_TO_END, unexplained
-from mcdoctor.models.facts import Fact
+from mcdoctor.models.facts import Absent, EndpointAnswer, Fact, KubeObject, Listed
 from mcdoctor.models.flow import Flow
 from mcdoctor.models.ids import Certainty, Hop, Severity, Symptom, Verdict
 from mcdoctor.models.outcome import Finding, Passed, Skipped, Unknown, findings, word
@@ -107,7 +107,9 @@ class View:
         return tuple(dict.fromkeys(self.fact(f) for f in finding.evidence))
 
     def fact(self, fact: Fact) -> str:
-        """The fact and who saw it from where; the source pod by that name."""
+        """The fact and who saw it from where; the source pod by that name. What was read says its cluster itself."""
+        if isinstance(fact, (KubeObject, EndpointAnswer, Listed, Absent)):
+            return describe(fact, self.language)
         pod, vantage = self.report.flow.source_pod, fact.vantage
         own = pod is not None and (pod.cluster, pod.namespace, pod.name) == (
             vantage.cluster, vantage.namespace, vantage.pod,
