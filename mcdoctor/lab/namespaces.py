@@ -7,6 +7,7 @@ the call's name where the kernel refuses.
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import functools
 import os
@@ -122,6 +123,13 @@ def write_sysctl(name: str, value: str) -> None:
         Path("/proc/sys", *name.split("/")).write_text(value, encoding="ascii")
 
 
+_WHY = {
+    errno.ENOSPC: "their number is limited by /proc/sys/user/max_*_namespaces",
+    errno.EPERM: "the kernel, a container's profile or AppArmor refuses them",
+    errno.EACCES: "the kernel, a container's profile or AppArmor refuses them",
+}
+
+
 def why_not() -> str | None:
     """Tries, in a child, what a lab needs. None when it works, else the reason in a few words."""
     if not hasattr(os, "fork") or not Path("/proc/self/ns/net").exists():
@@ -136,7 +144,7 @@ def why_not() -> str | None:
             with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0):
                 pass
         except OSError as error:
-            reason = error.strerror or str(error)
+            reason = _WHY.get(error.errno or 0) or error.strerror or str(error)
         except BaseException as error:
             reason = type(error).__name__
         os.write(write_end, reason.encode()[:500])

@@ -457,3 +457,25 @@ def test_an_unknown_scenario_is_a_usage_error(command: Callable[..., subprocess.
     done = command("up", "heathy")
     assert (done.returncode, done.stdout) == (2, "")
     assert "no scenario is called 'heathy'; nearest: healthy" in done.stderr
+
+
+FORBIDDEN = """
+import os
+from pathlib import Path
+from mcdoctor.lab import available, namespaces
+uid, gid = os.getuid(), os.getgid()
+namespaces.unshare(namespaces.NEWUSER)
+Path("/proc/self/setgroups").write_text("deny")
+Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
+Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
+Path("/proc/sys/user/max_net_namespaces").write_text("0")
+print(available())
+"""
+
+
+def test_where_namespaces_are_forbidden_it_says_why(start: Starter) -> None:
+    done = subprocess.run([sys.executable, "-c", FORBIDDEN], capture_output=True, text=True, cwd=ROOT)
+    if "Permission denied: '/proc/sys" in done.stderr or "Read-only" in done.stderr:
+        pytest.skip("the limits cannot be set here")
+    reason = "their number is limited by /proc/sys/user/max_*_namespaces"
+    assert done.stdout == f"network namespaces are not allowed here ({reason})\n", done.stderr
