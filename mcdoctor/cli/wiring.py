@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mcdoctor.kube.agent import Agent
     from mcdoctor.kube.config import Contexts
     from mcdoctor.kube.reader import ApiReader
+    from mcdoctor.kube.vantage import Plan
 
 
 @cache
@@ -333,33 +334,70 @@ def _open_live(asked: Asked, reader: ApiReader) -> Opener:
             session.why_no_prober = f"{flow.source} has no running pod to send from"
             return None
         here = Vantage(cluster=pod.cluster, namespace=pod.namespace, pod=pod.name, captured=pod.proxy)
+        place = Place(cluster=pod.cluster, namespace=pod.namespace, pod=pod.name, node=pod.node, captured=pod.proxy)
+        travelling = agent(asked.deadline)
         plan = vantage.choose(
             asked.probe,  # type: ignore[arg-type]  # the parser admits these words only
             reader.api,
-            Place(cluster=pod.cluster, namespace=pod.namespace, pod=pod.name, node=pod.node, captured=pod.proxy),
-            agent(asked.deadline),
+            place,
+            travelling,
             image=asked.image,
             local=lambda: LocalProber(here),
         )
-        if plan.creates and not _agreed(plan.creates, asked):
+        second: dict[str, vantage.Plan] = {}
+        if pod.proxy and plan.kind == "ephemeral":
+            second["bypass"] = vantage.choose(
+                "ephemeral", reader.api, place, travelling, image=asked.image, bypass=True
+            )
+        if asked.both and plan.opener is not None:
+            second["far"] = _far_plan(session, flow, asked, travelling)
+        creates = tuple(sentence for p in (plan, *second.values()) for sentence in p.creates)
+        if creates and not _agreed(creates, asked):
             session.why_no_prober = "nothing was created: the answer was no (use --yes, or --probe none)"
             return None
         try:
-            opened = plan.open()
+            prober = _opened(session, plan)
         except NoVantage as failure:
             session.extra.extend(failure.blinds)
             session.why_no_prober = str(failure) or "there is no place to send from"
             return None
-        session.extra.extend(opened.limits)
-
-        def close() -> None:
-            for line in opened.close():
-                say(line)
-
-        session.closers.append(close)
-        return opened.prober
+        for slot, more in second.items():
+            try:
+                setattr(session, slot, _opened(session, more))
+            except NoVantage as failure:
+                session.extra.extend(failure.blinds)
+        return prober
 
     return open_prober
+
+
+def _opened(session: Session, plan: Plan) -> Prober:
+    """Starts what a plan says; the session ends it. Raises NoVantage."""
+    opened = plan.open()
+
+    def close() -> None:
+        for line in opened.close():
+            say(line)
+
+    session.closers.append(close)
+    session.extra.extend(opened.limits)
+    return opened.prober
+
+
+def _far_plan(session: Session, flow: Flow, asked: Asked, travelling: Agent) -> Plan:
+    """A debug container beside the first ready backend, in the destination's cluster."""
+    from mcdoctor.kube import vantage
+    from mcdoctor.kube.ephemeral import Place
+    from mcdoctor.kube.reader import ApiReader
+
+    reader = next((r for r in session.readers if r.cluster == flow.destination_cluster), None)
+    backend = next((b for b in sorted(flow.backends, key=lambda b: not b.ready) if b.pod), None)
+    if backend is None or backend.pod is None or not isinstance(reader, ApiReader):
+        say("--both: no pod of the destination is known, so nothing is started there.")
+        return vantage.Plan(kind="none")
+    namespace, _, name = backend.pod.partition("/")
+    place = Place(cluster=reader.cluster, namespace=namespace, pod=name, node=backend.node)
+    return vantage.choose("ephemeral", reader.api, place, travelling, image=asked.image)
 
 
 def agent(deadline: float) -> Agent:
