@@ -273,7 +273,8 @@ def path_nodes(flow: Flow) -> frozenset[str]:
 
 def on_path(flow: Flow, facts: Iterable[F]) -> list[F]:
     """Facts of nodes and pods in the two clusters; of nodes known to be elsewhere only where none is on the path."""
-    inside = [f for f in facts if place(flow, f.vantage) != "outside" or not f.vantage.cluster]
+    clusters = {flow.source_cluster, flow.destination_cluster, None}
+    inside = [f for f in facts if f.vantage.cluster in clusters or place(flow, f.vantage) != "outside"]
     nodes = path_nodes(flow)
     chosen = [f for f in inside if not f.vantage.node or not nodes or f.vantage.node in nodes]
     return chosen or inside
