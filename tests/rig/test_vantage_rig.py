@@ -199,6 +199,41 @@ def test_a_profile_that_admission_refuses_creates_nothing(cluster: rigs.Rig, api
     assert states(cluster) == before
 
 
+CAPTURED = """
+apiVersion: v1
+kind: Pod
+metadata: {name: captured, namespace: %s}
+spec:
+  terminationGracePeriodSeconds: 1
+  securityContext: {runAsNonRoot: true, seccompProfile: {type: RuntimeDefault}}
+  containers:
+  - name: app
+    image: registry.rig/app:1
+    env: [{name: MODE, value: idle}]
+    securityContext: {runAsUser: 10001, allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
+  - name: istio-proxy
+    image: registry.rig/app:1
+    env: [{name: MODE, value: idle}]
+    securityContext: {runAsUser: 1337, allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
+"""
+
+
+def test_the_view_past_the_proxy_runs_as_its_user_also_where_security_is_restricted(
+    cluster: rigs.Rig, api: Api
+) -> None:
+    cluster.a.apply(CAPTURED % NAMESPACE)
+    cluster.a.kubectl("-n", NAMESPACE, "wait", "--for=condition=Ready", "pod/captured", "--timeout=60s", timeout=70)
+    seen_from = Place("cluster-a", NAMESPACE, "captured", captured="istio")
+    plan = vantage.choose("ephemeral", api, seen_from, agent(60), bypass=True)
+    opened = plan.open()
+    try:
+        assert opened.prober.hello.uid == 1337  # type: ignore[attr-defined]  # a StreamProber
+        (fact,) = opened.prober.run(ReadResolvConf(), budget=5)
+        assert fact.vantage.captured is None
+    finally:
+        opened.close()
+
+
 def test_the_processes_of_a_container_can_be_shared(api: Api) -> None:
     opened = ephemeral.prepare(api, place(OPEN), agent(60), target="app").open()
     try:
