@@ -30,7 +30,7 @@ BURST = 5
 CONTROL = 96
 LADDER = (9000, 8950, 8900, 1500, 1480, 1460, 1450, 1440, 1420, 1400, 1380, 1350, 1300, 1280)
 _CLOSED_PORT = 33434  # where traceroute begins: hardly anybody listens there
-_ROUNDS = 3
+NEEDED = 3  # losses of one size before it counts as lost
 _SIOCGIFMTU = 0x8921
 
 Protocol = Literal["udp", "icmp", "tcp"]
@@ -45,7 +45,12 @@ class Seen:
     mtu: int | None = None
     sender: str | None = None
     too_big: bool = False
-    sent: int = 0
+    sent: int = 0  # how often, retransmissions by TCP included
+
+    @property
+    def lost(self) -> bool:
+        """True as long as nothing came back."""
+        return not self.delivered and not self.too_big
 
     def result(self) -> SizeResult:
         if self.delivered:
@@ -64,6 +69,7 @@ class Tally:
     control_lost: int = 0
     refused: str | None = None  # why this means can tell nothing, when it cannot
     mss: tuple[int, ...] | None = None
+    control_counts: bool = True  # false where a lost control may be a ration used up, which is no loss
 
     def of(self, size: int) -> Seen:
         return self.sizes.setdefault(size, Seen(size))
@@ -94,9 +100,10 @@ def probe(request: MeasurePathMtu, vantage: Vantage, deadline: float) -> Iterato
         try:
             for fact in look():
                 found.put(fact)
-        except OSError as error:
-            about = f"{address} by {name}"
-            found.put(wire.blind(vantage, PathMtu, about, f"{name}: {wire.errno_name(error.errno) or error}"))
+        except Exception as error:  # one means must not take the others with it
+            number = error.errno if isinstance(error, OSError) else None
+            reason = f"{name} failed: {wire.errno_name(number) or type(error).__name__}"
+            found.put(wire.blind(vantage, PathMtu, f"{address} by {name}", reason))
         finally:
             found.put(None)
 
@@ -140,17 +147,38 @@ def first_sizes(top: int) -> tuple[int, ...]:
     return (top, *usual[-(BURST - 1) :])
 
 
-def narrower(tally: Tally, limit: int = BURST) -> tuple[int, ...]:
-    """The sizes to try next: those lost so far again (loss hits any size), then usual MTUs within the gap."""
-    lost = [s.size for s in tally.sizes.values() if not s.delivered and not s.too_big]
+def narrower(tally: Tally, needed: int, limit: int = BURST) -> tuple[int, ...]:
+    """The sizes to try next: MTUs that routers named, those lost fewer than `needed` times (loss hits any size), then
+    usual MTUs within the gap. Empty when there is nothing more to learn."""
     low = tally.largest_delivered or 0
     told = [s.mtu for s in tally.sizes.values() if s.too_big and s.mtu and s.mtu not in tally.sizes and s.mtu >= 576]
-    above = [s.size for s in tally.sizes.values() if s.size > low and not s.delivered]
-    high = min(above, default=0)
-    between = [s for s in LADDER if low < s < high]
+    unsure = sorted(s.size for s in tally.sizes.values() if s.lost and s.sent < needed)
+    high = min((s.size for s in tally.sizes.values() if s.size > low and not s.delivered), default=0)
+    between = [s for s in LADDER if low < s < high and s not in tally.sizes]
     step = max(1, len(between) // 3)
-    wanted = [*told, *sorted(lost)[:2], *between[step // 2 :: step]]
-    return tuple(dict.fromkeys(wanted))[:limit]
+    return tuple(dict.fromkeys([*told, *unsure, *between[step // 2 :: step]]))[:limit]
+
+
+def explore(
+    tally: Tally,
+    top: int,
+    send: Callable[[Sequence[int]], None],
+    until: float,
+    *,
+    rounds: int = 6,
+    limit: int = BURST,
+    pause: float = 0.0,
+) -> None:
+    """Bursts until every size arrived, was refused by name, or was lost NEEDED times; or the time is over."""
+    send(first_sizes(top))
+    if not tally.told and not any(s.too_big for s in tally.sizes.values()):
+        send(())  # one more control alone: the first may have been lost, or the far kernel's answers used up
+    for _ in range(rounds):
+        sizes = narrower(tally, NEEDED, limit)
+        if tally.refused or not tally.told or not sizes or time.monotonic() > until - 0.2 - pause:
+            return
+        time.sleep(pause)
+        send(sizes)
 
 
 def as_fact(
@@ -163,11 +191,14 @@ def as_fact(
         destination=request.address,
         protocol=protocol,
         port=port,
-        sizes=tuple(s.result() for s in sorted(tally.sizes.values(), key=lambda s: -s.size)),
+        # what was lost once or twice is not known: any loss on the way does that
+        sizes=tuple(
+            s.result() for s in sorted(tally.sizes.values(), key=lambda s: -s.size) if not s.lost or s.sent >= NEEDED
+        ),
         interface_mtu=top,
         mss=tally.mss,
-        control_lost=tally.control_lost,
-        control_sent=tally.control_sent,
+        control_lost=tally.control_lost if tally.control_counts else None,
+        control_sent=tally.control_sent if tally.control_counts else None,
     )
 
 
@@ -188,21 +219,10 @@ def _datagrams(
     tally = Tally()
     send = _Ping(address) if protocol == "icmp" else _Udp(address)
     try:
-        burst(tally, first_sizes(top), send, until)
-        if not tally.told and not any(s.too_big for s in tally.sizes.values()):
-            # one more control alone: the first may have been lost, or the far kernel's answers used up
-            burst(tally, (), send, until)
-        for _ in range(_ROUNDS - 1):
-            if tally.refused or not tally.told or time.monotonic() > until - 0.2:
-                break
-            sizes = narrower(tally, BURST if protocol == "icmp" else 3)
-            if not sizes:
-                break
-            if protocol == "udp":
-                time.sleep(
-                    max(0.0, min(0.6, until - time.monotonic() - 0.4))
-                )  # the far kernel's ration grows by one a second
-            burst(tally, sizes, send, until)
+        if protocol == "udp":  # the far kernel's ration of answers grows by one a second
+            explore(tally, top, lambda sizes: burst(tally, sizes, send, until), until, rounds=2, limit=3, pause=0.5)
+        else:
+            explore(tally, top, lambda sizes: burst(tally, sizes, send, until), until)
     finally:
         send.close()
     if tally.refused:
@@ -214,10 +234,14 @@ def _datagrams(
         what = "echo requests are not answered" if protocol == "icmp" else "datagrams to a closed port are not answered"
         yield wire.blind(vantage, PathMtu, about, f"{what}, small ones neither: nothing can be said of sizes")
         return
-    if protocol == "udp" and tally.control_lost and not tally.largest_delivered:
-        reason = "the far kernel answered some small datagrams only: its ration of ICMP answers may be used up"
-        yield wire.blind(vantage, PathMtu, about, reason)
-        return
+    if protocol == "udp" and tally.control_lost:
+        # the ration may be used up: what arrived did arrive, what did not says nothing
+        tally.sizes = {s.size: s for s in tally.sizes.values() if not s.lost}
+        tally.control_counts = False
+        if (tally.largest_delivered or 0) < top and not any(s.too_big for s in tally.sizes.values()):
+            reason = "not every small datagram was answered: loss, or the far kernel's ration of ICMP answers used up"
+            yield wire.blind(vantage, PathMtu, about, reason)
+            return
     yield as_fact(request, vantage, tally, top, protocol, _CLOSED_PORT if protocol == "udp" else None)
 
 

@@ -38,14 +38,7 @@ def measure(request: MeasurePathMtu, vantage: Vantage, address: str, top: int, u
         return
     with _Raw(address, request.port) as sender:
         tally = mtu.Tally()
-        _burst(tally, mtu.first_sizes(top), sender, until)
-        for _ in range(2):
-            if tally.refused or not tally.told or time.monotonic() > until - 0.3:
-                break
-            sizes = mtu.narrower(tally)
-            if not sizes:
-                break
-            _burst(tally, sizes, sender, until)
+        mtu.explore(tally, top, lambda sizes: _burst(tally, sizes, sender, until), until)
     if tally.refused:
         yield wire.blind(vantage, PathMtu, about, tally.refused)
     elif not tally.told:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -23,8 +23,8 @@ from mcdoctor.net import mtu, tcp, wire
 
 _SMALL = 576
 _SIZES = (1450, 1400, 1300)
-_PATIENCE = 1.5  # seconds; with the least RTO of 200 ms the kernel has sent a segment again three times by then
-_ENOUGH_RETRANS = 4
+_BACK = 2  # connections with usual segments that look at the way back: one alone may meet plain loss
+_PATIENCE = 2.0  # seconds for a first round: with the least RTO of 200 ms the third retransmission is gone after 0.6
 _PADDING, _MAX_HELLO = 21, 16_000  # extension type; one record holds 16384 bytes
 
 
@@ -50,50 +50,60 @@ def measure(request: MeasurePathMtu, vantage: Vantage, address: str, top: int, u
     if request.port is None:
         yield wire.blind(vantage, PathMtu, about, "no port was given to open a stream to")
         return
+    port, about = request.port, f"{wire.endpoint(address, request.port)} by tcp"
     if not (request.tls or request.host):
         reason = "what the port speaks is not known, so nothing long that it would understand can be sent"
-        yield wire.blind(vantage, PathMtu, wire.endpoint(address, request.port) + " by tcp", reason)
+        yield wire.blind(vantage, PathMtu, about, reason)
         return
     overhead = (40 if wire.is_v6(address) else 20) + 20
     tally = mtu.Tally()
     sizes: list[int | None] = [None, *(s for s in _SIZES if s < top), _SMALL]
-    plan: list[tuple[int | None, bool]] = [(s, True) for s in sizes] + [(None, False), (_SMALL, False)]
+    plan = [(s, True) for s in sizes] + [(None, False)] * _BACK + [(_SMALL, False)]
+    runs: list[_Run] = []
 
-    def open_one(index: int) -> tcp.Connection:
-        size, _ = plan[index]
-        segment = None if size is None else size - overhead
-        return tcp.connect(address, request.port or 0, wire.left(until, 1.5), segment)
+    def open_all(plan: list[tuple[int | None, bool]]) -> list[tcp.Connection]:
+        def open_one(index: int) -> tcp.Connection:
+            size, _ = plan[index]
+            return tcp.connect(address, port, wire.left(until, 1.5), None if size is None else size - overhead)
 
-    opened = wire.side_by_side(len(plan), 0.0, open_one)
-    if opened[0].sock is None and all(c.sock is None for c in opened):
-        reason = f"no connection: {opened[0].words()}"
-        yield wire.blind(vantage, PathMtu, wire.endpoint(address, request.port) + " by tcp", reason)
-        return
-    runs = [_begin(c.sock, *plan[i], request, overhead) for i, c in enumerate(opened) if c.sock is not None]
+        opened = wire.side_by_side(len(plan), 0.0, open_one)
+        for index, connection in enumerate(opened):
+            if connection.sock is not None:
+                runs.append(_begin(connection.sock, *plan[index], request, overhead))
+            elif connection.result == "timeout":  # its SYNs were small packets, and lost
+                tally.control_sent += 2
+                tally.control_lost += 2
+        return opened
+
     try:
-        _watch(runs, min(until, time.monotonic() + _PATIENCE))
+        opened = open_all(plan)
+        if not runs:
+            yield wire.blind(vantage, PathMtu, about, f"no connection: {opened[0].words()}")
+            return
+        begun = time.monotonic()
+        _watch(runs, min(until, begun + _PATIENCE), lambda run: run.forward)
         _settle(tally, runs)
-        reverse = _reverse(request, vantage, runs, top)
-        more = mtu.narrower(tally)
-        sizes_left = [s for s in more if (tally.largest_delivered or 0) < s and s not in tally.sizes]
-        if sizes_left and tally.told and until - time.monotonic() > 0.9:
-            plan = [(s, True) for s in sizes_left]
-            again = wire.side_by_side(len(plan), 0.0, open_one)
-            second = [_begin(c.sock, *plan[i], request, overhead) for i, c in enumerate(again) if c.sock is not None]
-            runs += second
-            _watch(second, until)
-            _settle(tally, second)
+        sure = [s for s in mtu.narrower(tally, mtu.NEEDED) if s not in tally.sizes]
+        again = [s.size for s in tally.sizes.values() if s.lost]
+        if again and tally.told and until - time.monotonic() > 0.8:
+            first = len(runs)
+            sizes_again: list[tuple[int | None, bool]] = [(s, True) for s in (*again, *sure)]
+            open_all(sizes_again[: mtu.BURST])
+            _watch(runs[first:], until - 0.1, lambda run: run.forward)
+            _settle(tally, runs[first:])
+        _watch(runs, min(until, begun + _PATIENCE), lambda run: not run.forward)
+        back = _reverse(request, vantage, runs, top, tally)
     finally:
         for run in runs:
             run.sock.close()
     if not tally.told:
         reason = "small segments are not acknowledged either: nothing can be said of sizes"
-        yield wire.blind(vantage, PathMtu, wire.endpoint(address, request.port) + " by tcp", reason)
+        yield wire.blind(vantage, PathMtu, about, reason)
     else:
         whole = runs[0].first
         tally.mss = (whole.advmss + whole.header - 20, whole.snd_mss + whole.header - 20)
-        yield mtu.as_fact(request, vantage, tally, top, "tcp", request.port)
-    yield reverse
+        yield mtu.as_fact(request, vantage, tally, top, "tcp", port)
+    yield back
 
 
 def _begin(sock: socket.socket, size: int | None, forward: bool, request: MeasurePathMtu, overhead: int) -> _Run:
@@ -108,24 +118,29 @@ def _begin(sock: socket.socket, size: int | None, forward: bool, request: Measur
     return run
 
 
-def _watch(runs: list[_Run], end: float) -> None:
-    """Reads and looks at TCP_INFO until every run is settled or the time is over."""
+def _watch(runs: list[_Run], end: float, wanted: Callable[[_Run], bool]) -> None:
+    """Reads and looks at TCP_INFO until every wanted run is settled or the time is over."""
     step = 0.01
-    while time.monotonic() < end:
+    while True:
         for run in runs:
             _drain(run)
             if run.forward and not run.settled:
                 info = tcp.tcp_info(run.sock)
-                acked = info.bytes_acked > len(run.payload) or (info.unacked == 0 and info.data_segs_out > 0)
-                given_up = info.total_retrans - run.first.total_retrans >= _ENOUGH_RETRANS
-                run.settled = acked or given_up or run.ended
+                given_up = info.total_retrans - run.first.total_retrans >= mtu.NEEDED
+                run.settled = _acked(run, info) or given_up or run.ended
             elif not run.forward:
                 quiet = run.received > 0 and time.monotonic() - run.last_byte > 0.3
-                run.settled = run.ended or quiet
-        if all(run.settled for run in runs):
+                run.settled = run.ended or (quiet and run.small)
+        left = end - time.monotonic()
+        if left <= 0 or all(run.settled for run in runs if wanted(run)):
             return
-        time.sleep(min(step, max(0.0, end - time.monotonic())))
+        time.sleep(min(step, left))
         step = min(step * 1.5, 0.05)
+
+
+def _acked(run: _Run, info: tcp.TcpInfo) -> bool:
+    """True when everything that was sent has arrived."""
+    return info.bytes_acked > len(run.payload) or (info.unacked == 0 and info.data_segs_out > 0) or run.received > 0
 
 
 def _drain(run: _Run) -> None:
@@ -144,56 +159,59 @@ def _drain(run: _Run) -> None:
 
 
 def _settle(tally: mtu.Tally, runs: list[_Run]) -> None:
-    """What the forward runs show of their sizes."""
+    """What the runs show of their sizes, and of plain loss: SYNs, and segments of sizes that do arrive."""
     for run in runs:
-        if not run.forward:
-            continue
         info = tcp.tcp_info(run.sock)
         again = info.total_retrans - run.first.total_retrans
-        acked = (
-            info.bytes_acked > len(run.payload) or (info.unacked == 0 and info.data_segs_out > 0) or run.received > 0
-        )
-        if run.small:
-            tally.control_sent += max(1, info.data_segs_out)
-            tally.control_lost += min(max(1, info.data_segs_out), again if acked else max(1, again))
+        acked = _acked(run, info)
+        tally.control_sent += 1 + run.first.total_retrans
+        tally.control_lost += run.first.total_retrans
+        if not run.forward:
+            continue
+        adapted = info.snd_mss < run.first.snd_mss  # by a router's word or by net.ipv4.tcp_mtu_probing
+        if run.small or (acked and not adapted):
+            tally.control_sent += info.data_segs_out
+            tally.control_lost += again
         seen = tally.of(run.size)
-        seen.sent += 1
+        seen.sent += again + (info.data_segs_out > 0)
         if info.pmtu < run.first.pmtu:  # a router named a smaller MTU, and the kernel believed it
             seen.too_big, seen.mtu = True, info.pmtu
             if acked:
                 tally.of(info.pmtu).delivered = True
-        elif acked and info.snd_mss >= run.first.snd_mss:
-            seen.delivered = True
-        elif acked and info.snd_mss < run.first.snd_mss:
-            # net.ipv4.tcp_mtu_probing: the kernel found the black hole by itself and went on with smaller segments
+        elif acked and adapted:  # the kernel found the black hole by itself and went on with smaller segments
             tally.of(run.size - run.first.snd_mss + info.snd_mss).delivered = True
+        elif acked:
+            seen.delivered = True
 
 
-def _reverse(request: MeasurePathMtu, vantage: Vantage, runs: list[_Run], top: int) -> Fact:
-    """The way back, judged by what arrives with usual and with small segments."""
+def _reverse(request: MeasurePathMtu, vantage: Vantage, runs: list[_Run], top: int, forward: mtu.Tally) -> Fact:
+    """The way back, judged by what arrives with usual and with small segments. Plain loss is told by `forward`."""
     about = f"the way back from {wire.endpoint(request.address, request.port or 0)} by tcp"
-    usual = next((r for r in runs if not r.forward and not r.small), None)
-    small = next((r for r in runs if not r.forward and r.small), None)
-    if usual is None or small is None:
+    usual = [r for r in runs if not r.forward and not r.small]
+    small = [r for r in runs if not r.forward and r.small]
+    if not usual or not small:
         return wire.blind(vantage, PathMtu, about, "not every connection came up")
-    info = tcp.tcp_info(usual.sock)
+    whole, little = max(usual, key=lambda r: r.received), small[0]
+    infos = [tcp.tcp_info(r.sock) for r in usual]
+    info = tcp.tcp_info(whole.sock)
     full = info.advmss  # the kernel has taken the room of timestamps off already
-    if max(usual.received, small.received) <= full:
-        what = "nothing came back" if not small.received else f"the answer of {small.received} bytes fits one packet"
+    if max(whole.received, little.received) <= full:
+        what = "nothing came back" if not little.received else f"the answer of {little.received} bytes fits one packet"
         return wire.blind(vantage, PathMtu, about, f"{what}: it cannot show whether large ones arrive")
-    tally = mtu.Tally(mss=(info.advmss + info.header - 20,))
-    wire_size = usual.size - usual.first.snd_mss + full
-    if usual.received > full:
-        biggest = usual.size - usual.first.snd_mss + max(info.rcv_mss, _SMALL)
-        tally.of(min(biggest, wire_size)).delivered = True
-    elif not usual.ended:
-        tally.of(wire_size)
-    else:
+    overhead = whole.size - whole.first.snd_mss
+    tally = mtu.Tally(mss=(full + info.header - 20,))
+    if whole.received > full:
+        tally.of(overhead + min(max(info.rcv_mss, _SMALL), full)).delivered = True
+    elif any(r.ended for r in usual):
         return wire.blind(vantage, PathMtu, about, "the peer ended the connection early")
-    tally.of(small.size).delivered = small.received > 0
-    tally.control_sent, tally.control_lost = 1, int(small.received == 0)
-    fact = mtu.as_fact(request, vantage, tally, top, "tcp", request.port)
-    return replace(fact, direction="reverse")
+    elif len(usual) < _BACK or not all(i.unacked == 0 and i.data_segs_out > 0 for i in infos):
+        return wire.blind(vantage, PathMtu, about, "the request itself did not get through every time")
+    else:
+        tally.of(overhead + full).sent = mtu.NEEDED  # the peer's kernel has sent it again by itself, on each connection
+    tally.of(little.size).delivered = little.received > 0
+    tally.of(little.size).sent = mtu.NEEDED
+    tally.control_sent, tally.control_lost = forward.control_sent, forward.control_lost
+    return replace(mtu.as_fact(request, vantage, tally, top, "tcp", request.port), direction="reverse")
 
 
 # --- something long and valid to say -------------------------------------------------------------------------------

@@ -406,7 +406,7 @@ def test_a_black_hole_within_three_seconds(net: Net, address: str) -> None:
     for fact in by.values():
         assert fact.largest_delivered == 1400, fact
         assert fact.smallest_lost is not None
-        assert 1400 < fact.smallest_lost <= 1420
+        assert 1400 < fact.smallest_lost <= (1450 if fact.protocol == "udp" else 1420)  # few answers, few sizes
         assert all(s.result != "frag-needed" for s in fact.sizes)
 
 
