@@ -1,0 +1,1096 @@
+"""Istio: AuthorizationPolicy, PeerAuthentication and RequestAuthentication at the receiving workload, Sidecar scope and
+REGISTRY_ONLY at the sending one.
+
+Sources: istio/istio `pilot/pkg/security/authz/{model,builder}`, `pilot/pkg/model/{authorization,policyattachment,
+authentication,sidecar}.go`, `pilot/pkg/security/authn`, `pilot/pkg/serviceregistry/ambient/authorization.go`;
+istio/ztunnel `src/rbac.rs`, `src/state.rs`.
+
+Who enforces differs, and with it what a rule means: a sidecar knows HTTP on HTTP ports and drops HTTP conditions on TCP
+ports; ztunnel knows only connections; a waypoint knows HTTP and enforces what is attached to it by targetRefs. A pod
+outside the mesh enforces nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from typing import Any
+
+from mcdoctor.policy.addresses import Block, host_block, parse_block, parse_ip
+from mcdoctor.policy.family import Compiled, Family
+from mcdoctor.policy.fields import Field, Refused
+from mcdoctor.policy.index import Index
+from mcdoctor.policy.question import Packet
+from mcdoctor.policy.verdict import (
+    SILENT,
+    Branch,
+    Deciding,
+    Direction,
+    Doubt,
+    Effect,
+    Match,
+    Ref,
+    Refusal,
+    Ruling,
+    Step,
+    both,
+    either,
+    first_match,
+    negate,
+)
+from mcdoctor.policy.world import Cluster, DomainName, Mesh, Object, Pod, Service, World
+
+LAYER = "istio"
+SECURITY, NETWORKING = "security.istio.io", "networking.istio.io"
+ACTIONS = ("ALLOW", "DENY", "AUDIT", "CUSTOM")
+MODES = ("UNSET", "DISABLE", "PERMISSIVE", "STRICT")
+_CLUSTER_DOMAIN = "cluster.local"
+
+
+class Enforcer(StrEnum):
+    """Who decides: a sidecar on an HTTP or a TCP port, ztunnel (connections only), a waypoint (HTTP)."""
+
+    HTTP = "http"
+    TCP = "tcp"
+    ZTUNNEL = "ztunnel"
+    WAYPOINT = "waypoint"
+
+
+# --- mesh configuration ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class MeshConfig:
+    """What the ConfigMap `istio` says, defaults where it says nothing. `ref` None: no such ConfigMap was seen."""
+
+    trust_domain: str = "cluster.local"
+    aliases: tuple[str, ...] = ()
+    root_namespace: str = "istio-system"
+    outbound: str = "ALLOW_ANY"
+    providers: frozenset[str] | None = None
+    ref: Ref | None = None
+
+    @property
+    def trusted(self) -> tuple[str, ...]:
+        return (self.trust_domain, *self.aliases)
+
+
+def mesh_config(cluster: Cluster) -> MeshConfig:
+    """The mesh's configuration, from ConfigMap istio-system/istio (or one of a revision)."""
+    found: Object | None = None
+    for obj in cluster.of("", "ConfigMap"):
+        of_revision = obj.ref.name.startswith("istio-") and "mesh" in (obj.raw.get("data") or {})
+        if obj.ref.name == "istio" or (of_revision and found is None):
+            found = obj
+    if found is None:
+        return MeshConfig()
+    data = found.raw.get("data")
+    raw = _yaml(data.get("mesh") if isinstance(data, dict) else None)
+    outbound = raw.get("outboundTrafficPolicy")
+    providers = raw.get("extensionProviders")
+    aliases = raw.get("trustDomainAliases")
+    return MeshConfig(
+        trust_domain=_text(raw.get("trustDomain")) or "cluster.local",
+        aliases=tuple(a for a in aliases if isinstance(a, str)) if isinstance(aliases, list) else (),
+        root_namespace=_text(raw.get("rootNamespace")) or found.ref.namespace or "istio-system",
+        outbound=(_text(outbound.get("mode")) if isinstance(outbound, dict) else "") or "ALLOW_ANY",
+        providers=frozenset(str(p["name"]) for p in providers if isinstance(p, dict) and "name" in p)
+        if isinstance(providers, list)
+        else frozenset(),
+        ref=found.ref,
+    )
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _block(text: str) -> Block:
+    """A CIDR or a single address; raises ValueError."""
+    return parse_block(text) if "/" in text else host_block(parse_ip(text))
+
+
+def _yaml(text: object) -> Mapping[str, Any]:
+    """A YAML mapping out of a ConfigMap value; {} when it is none."""
+    if not isinstance(text, str) or not text.strip():
+        return {}
+    import yaml
+
+    try:
+        found = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - a safe loader
+    except (yaml.YAMLError, RecursionError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+# --- objects --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    group: str
+    kind: str
+    name: str
+    namespace: str
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """One `source`, one `operation` or all of `when`: conditions that must hold together."""
+
+    conditions: tuple[Condition, ...]
+    pointer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """`field` is the upstream name (`principals`, `ports`, `when:source.ip`); `values` OR, `nots` none of."""
+
+    field: str
+    values: tuple[str, ...]
+    nots: tuple[str, ...]
+    pointer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """`sources` and `operations` empty = not restricted."""
+
+    sources: tuple[Clause, ...]
+    operations: tuple[Clause, ...]
+    when: tuple[Condition, ...]
+    pointer: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Authorization:
+    ref: Ref
+    action: str
+    rules: tuple[Rule, ...]
+    selector: Mapping[str, str] | None
+    targets: tuple[Target, ...]
+    provider: str
+    dry_run: bool
+    created: str
+    whole_pointer: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PeerAuthentication:
+    ref: Ref
+    mode: str
+    mode_pointer: str
+    ports: Mapping[int, tuple[str, str]]
+    selector: Mapping[str, str] | None
+    created: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RequestAuthentication:
+    ref: Ref
+    selector: Mapping[str, str] | None
+    targets: tuple[Target, ...]
+    issuers: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sidecar:
+    ref: Ref
+    selector: Mapping[str, str] | None
+    hosts: tuple[tuple[str, str, str], ...] | None
+    """(namespace, host, pointer); None = no egress section: everything is visible."""
+    outbound: str
+    outbound_pointer: str
+
+
+_SOURCE_FIELDS = (
+    "principals", "requestPrincipals", "namespaces", "ipBlocks", "remoteIpBlocks", "serviceAccounts", "trustDomains",
+)  # fmt: skip
+_OPERATION_FIELDS = ("hosts", "ports", "methods", "paths")
+_HTTP_FIELDS = frozenset({"requestPrincipals", "hosts", "methods", "paths"})
+_ZTUNNEL_UNKNOWN = _HTTP_FIELDS | {"remoteIpBlocks", "when:remote.ip", "when:connection.sni"}
+_WHEN = re.compile(
+    r"request\.headers\[.+\]|source\.ip|remote\.ip|source\.namespace|source\.principal|source\.serviceAccount"
+    r"|request\.auth\.(principal|audiences|presenter)|request\.auth\.claims(\[.+\])+|destination\.(ip|port)"
+    r"|connection\.sni|experimental\.envoy\.filters\..+"
+)
+
+
+def _selector(spec: Field) -> Mapping[str, str] | None:
+    selector = spec["selector"]
+    if not selector.present:
+        return None
+    labels = selector["matchLabels"].strings()
+    for key, member in selector["matchLabels"].members():
+        if not key:
+            raise Refused(member.pointer, "empty key")
+        if "*" in key or "*" in member.text():
+            raise Refused(member.pointer, "wildcard is not supported in selector")
+    return labels
+
+
+def _targets(spec: Field, namespace: str) -> tuple[Target, ...]:
+    single, several = spec["targetRef"], spec["targetRefs"]
+    if spec["selector"].present and (single.present or several.present):
+        raise Refused(spec["selector"].pointer, "only one of targetRefs or selector can be set")
+    found = []
+    for item in [*([single] if single.present else []), *several.items()]:
+        place = item["namespace"].text("") or namespace
+        found.append(Target(item["group"].text(""), item["kind"].text(), item["name"].text(), place))
+    return tuple(found)
+
+
+def _condition(name: str, positive: Field, negative: Field) -> Condition | None:
+    values, nots = positive.texts(), negative.texts()
+    for item in [*positive.items(), *negative.items()]:
+        if not item.text():
+            raise Refused(item.pointer, "value cannot be empty")
+    for each in (positive, negative):
+        if each.present and not list(each.items()):
+            raise Refused(each.pointer, "must not be an empty list")
+    if not values and not nots:
+        return None
+    for item in [*positive.items(), *negative.items()]:
+        _check_value(name, item)
+    return Condition(name, values, nots, positive.pointer if values else negative.pointer)
+
+
+def _check_value(name: str, item: Field) -> None:
+    text = item.text()
+    if name in ("ipBlocks", "remoteIpBlocks", "when:source.ip", "when:remote.ip", "when:destination.ip"):
+        try:
+            _block(text)
+        except ValueError:
+            raise Refused(item.pointer, f"{text!r} is not an IP address or CIDR") from None
+    elif name in ("ports", "when:destination.port"):
+        if not text.isdigit() or not 1 <= int(text) <= 65535:
+            raise Refused(item.pointer, f"{text!r} is not a port between 1 and 65535")
+    elif name == "serviceAccounts" and "*" in text:
+        raise Refused(item.pointer, "wildcard is not supported in serviceAccounts")
+
+
+def _clause(member: Field, names: Iterable[str]) -> Clause:
+    if not member.mapping():
+        raise Refused(member.pointer, "must not be empty")
+    conditions = []
+    for name in names:
+        negative = "not" + name[0].upper() + name[1:]
+        if (condition := _condition(name, member[name], member[negative])) is not None:
+            conditions.append(condition)
+    fields = {c.field for c in conditions}
+    if "serviceAccounts" in fields and fields & {"principals", "namespaces"}:
+        raise Refused(member.pointer, "serviceAccounts cannot be used together with principals or namespaces")
+    return Clause(tuple(conditions), member.pointer)
+
+
+def _rule(item: Field) -> Rule:
+    item.mapping()
+    sections = {}
+    for name, inner, names in (("from", "source", _SOURCE_FIELDS), ("to", "operation", _OPERATION_FIELDS)):
+        clauses = []
+        for entry in item[name].items():
+            if not entry[inner].present:
+                raise Refused(entry[inner].pointer, "required value")
+            clauses.append(_clause(entry[inner], names))
+        if item[name].present and not clauses:
+            raise Refused(item[name].pointer, "must not be an empty list")
+        sections[name] = tuple(clauses)
+    when = []
+    for entry in item["when"].items():
+        key = entry["key"].text()
+        if not _WHEN.fullmatch(key):
+            raise Refused(entry["key"].pointer, f"unknown attribute: {key}")
+        condition = _condition(f"when:{key}", entry["values"], entry["notValues"])
+        if condition is None:
+            raise Refused(entry.pointer, "at least one of values or notValues must be set")
+        when.append(condition)
+    return Rule(sections["from"], sections["to"], tuple(when), item.pointer)
+
+
+def _read_authorization(obj: Object) -> Authorization:
+    whole = Field(obj.raw)
+    spec = whole["spec"]
+    action = spec["action"].choice(ACTIONS, "ALLOW")
+    provider = spec["provider"]["name"].text("")
+    rules = tuple(_rule(item) for item in spec["rules"].items())
+    if action == "CUSTOM" and not provider:
+        raise Refused(spec["provider"].pointer, "must be set for action CUSTOM")
+    if action != "CUSTOM" and spec["provider"].present:
+        raise Refused(spec["provider"].pointer, "must not be set for actions other than CUSTOM")
+    if action == "DENY" and spec["rules"].present and not rules:
+        raise Refused(spec["rules"].pointer, "a DENY policy without rules does nothing")
+    return Authorization(
+        obj.ref,
+        action,
+        rules,
+        _selector(spec),
+        _targets(spec, obj.ref.namespace),
+        provider,
+        obj.annotations.get("istio.io/dry-run", "").lower() == "true",
+        obj.created,
+        spec["rules"].pointer if spec["rules"].present else spec.pointer if spec.present else "",
+    )
+
+
+def _read_peer(obj: Object) -> PeerAuthentication:
+    spec = Field(obj.raw)["spec"]
+    selector = _selector(spec)
+    mode = spec["mtls"]["mode"]
+    ports: dict[int, tuple[str, str]] = {}
+    for name, member in spec["portLevelMtls"].members():
+        if not str(name).isdigit() or not 1 <= int(name) <= 65535:
+            raise Refused(member.pointer, f"{name!r} is not a port between 1 and 65535")
+        ports[int(name)] = (member["mode"].choice(MODES, "UNSET"), member["mode"].pointer)
+    if ports and not selector:
+        raise Refused(spec["portLevelMtls"].pointer, "port level mTLS needs a selector")
+    return PeerAuthentication(obj.ref, mode.choice(MODES, "UNSET"), mode.pointer, ports, selector, obj.created)
+
+
+def _read_request(obj: Object) -> RequestAuthentication:
+    spec = Field(obj.raw)["spec"]
+    rules = list(spec["jwtRules"].items())
+    for item in rules:
+        if not item["issuer"].text(""):
+            raise Refused(item["issuer"].pointer, "issuer must be set")
+    return RequestAuthentication(obj.ref, _selector(spec), _targets(spec, obj.ref.namespace), len(rules))
+
+
+def _read_sidecar(obj: Object) -> Sidecar:
+    spec = Field(obj.raw)["spec"]
+    selector = spec["workloadSelector"]
+    hosts: list[tuple[str, str, str]] = []
+    for listener in spec["egress"].items():
+        for item in listener["hosts"].items():
+            namespace, slash, host = item.text().partition("/")
+            if not slash or not namespace or not host:
+                raise Refused(item.pointer, "must be of the form namespace/dnsName")
+            hosts.append((namespace, host.lower(), item.pointer))
+    policy = spec["outboundTrafficPolicy"]["mode"]
+    return Sidecar(
+        obj.ref,
+        selector["labels"].strings() if selector.present else None,
+        tuple(hosts) if spec["egress"].present else None,
+        policy.choice(("REGISTRY_ONLY", "ALLOW_ANY"), "") if policy.present else "",
+        policy.pointer,
+    )
+
+
+# --- identities and strings -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end of the connection. `principal` has no scheme; None: plaintext, no identity."""
+
+    principal: str | None
+
+    @property
+    def parts(self) -> tuple[str, str, str] | None:
+        """(trust domain, namespace, service account) of an Istio identity."""
+        found = re.fullmatch(r"([^/]+)/ns/([^/]+)/sa/([^/]+)", self.principal or "")
+        return (found[1], found[2], found[3]) if found else None
+
+
+def string_match(pattern: str, value: str, *, fold: bool = False) -> bool:
+    """Istio's strings: exact, `prefix*`, `*suffix`, `*` = present and not empty."""
+    if fold:
+        pattern, value = pattern.lower(), value.lower()
+    if pattern == "*":
+        return value != ""
+    if pattern.startswith("*"):
+        return value.endswith(pattern[1:])
+    if pattern.endswith("*"):
+        return value.startswith(pattern[:-1])
+    return pattern == value
+
+
+def path_match(pattern: str, path: str) -> bool:
+    """As `string_match`, and the templates `{*}` (one segment) and `{**}` (zero or more)."""
+    path = path.partition("?")[0]
+    if "{" not in pattern:
+        return string_match(pattern, path)
+    expression = "".join(
+        "[^/]+" if part == "{*}" else ".*" if part == "{**}" else re.escape(part)
+        for part in re.split(r"(\{\*\*\}|\{\*\})", pattern)
+    )
+    return re.fullmatch(expression, path) is not None
+
+
+def principal_match(pattern: str, principal: str, config: MeshConfig) -> bool:
+    """A principal pattern against an identity; the local trust domain and its aliases stand for one another."""
+    if string_match(pattern, principal):
+        return True
+    domain, slash, rest = pattern.partition("/")
+    if not slash or domain.startswith("*") or domain not in config.trusted:
+        return False
+    return any(string_match(f"{other}/{rest}", principal) for other in config.trusted)
+
+
+_NO_REQUEST = Doubt("it depends on the HTTP request, which was not said", unseen=False)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A packet as one enforcer sees it."""
+
+    packet: Packet
+    enforcer: Enforcer
+    peer: Peer | Doubt
+    config: MeshConfig
+    namespace: str
+    jwt: Match
+    """Whether the request carries a token that a RequestAuthentication accepts."""
+
+
+def _values(condition: Condition, test: Match | None, one: Any) -> Match:
+    """Positive values OR, none of the negative ones. `one(value)` is a Match; `test` overrides it where not None."""
+    found: Match = True
+    if condition.values:
+        found = False
+        for value in condition.values:
+            found = either(found, one(value) if test is None else test)
+    refused: Match = False
+    for value in condition.nots:
+        refused = either(refused, one(value) if test is None else test)
+    return both(found, negate(refused))
+
+
+def _condition_match(condition: Condition, view: View) -> Match:
+    name = condition.field
+    packet = view.packet
+    peer = view.peer
+    match name:
+        case "principals" | "when:source.principal":
+            if isinstance(peer, Doubt):
+                return _values(condition, peer, None)
+            who = peer.principal
+            return _values(condition, None, lambda v: who is not None and principal_match(v, who, view.config))
+        case "namespaces" | "when:source.namespace":
+            return _identity_part(condition, peer, lambda parts, v: string_match(v, parts[1]))
+        case "trustDomains":
+            return _identity_part(condition, peer, lambda parts, v: string_match(v, parts[0]))
+        case "serviceAccounts" | "when:source.serviceAccount":
+            return _identity_part(condition, peer, lambda parts, v: _account(v, parts, view.namespace))
+        case "ipBlocks" | "when:source.ip":
+            return _values(condition, None, lambda v: _within(v, packet, packet.source))
+        case "remoteIpBlocks" | "when:remote.ip":
+            if packet.http is not None and "x-forwarded-for" in packet.http.headers:
+                return _values(condition, Doubt("which address X-Forwarded-For is trusted for", unseen=False), None)
+            return _values(condition, None, lambda v: _within(v, packet, packet.source))
+        case "when:destination.ip":
+            return _values(condition, None, lambda v: _within(v, packet, packet.destination))
+        case "ports" | "when:destination.port":
+            if packet.port is None:
+                return _values(condition, Doubt("which port is used", unseen=False), None)
+            return _values(condition, None, lambda v: v == str(packet.port))
+        case "when:connection.sni":
+            return Doubt("the SNI of the connection was not said", unseen=False)
+        case _:
+            return _request_match(condition, view)
+
+
+def _identity_part(condition: Condition, peer: Peer | Doubt, test: Any) -> Match:
+    if isinstance(peer, Doubt):
+        return _values(condition, peer, None)
+    parts = peer.parts
+    return _values(condition, None, lambda v: parts is not None and bool(test(parts, v)))
+
+
+def _account(value: str, parts: tuple[str, str, str], namespace: str) -> bool:
+    """`ns/sa`, or `sa` in the policy's own namespace."""
+    place, slash, name = value.partition("/")
+    return (parts[1], parts[2]) == ((place, name) if slash else (namespace, value))
+
+
+def _within(value: str, packet: Packet, end: Any) -> Match:
+    block: Block = _block(value)
+    if isinstance(end, DomainName):
+        return Doubt(f"which addresses {end} resolves to", unseen=False)
+    ips = packet.ips(end)
+    if not ips:
+        return Doubt(f"the address of {end} is not known")
+    inside = [ip in block for ip in ips]
+    if all(inside) or not any(inside):
+        return inside[0]
+    return Doubt(f"which address of {end} is used", unseen=False)
+
+
+def _request_match(condition: Condition, view: View) -> Match:
+    """Conditions on the HTTP request."""
+    http = view.packet.http
+    name = condition.field
+    if name == "requestPrincipals" or name.startswith("when:request.auth."):
+        # A token that is there may say anything; without one, no positive value fits and no negative one either.
+        return _values(condition, view.jwt, None)
+    if http is None:
+        return _values(condition, _NO_REQUEST, None)
+
+    def of(value: str | None, test: Any) -> Match:
+        return _NO_REQUEST if value is None else bool(test(value))
+
+    match name:
+        case "hosts":
+            return _values(condition, None, lambda v: of(http.host, lambda h: string_match(v, h, fold=True)))
+        case "methods":
+            return _values(condition, None, lambda v: of(http.method, lambda m: string_match(v, m)))
+        case "paths":
+            return _values(condition, None, lambda v: of(http.path, lambda p: path_match(v, p)))
+        case _ if name.startswith("when:request.headers["):
+            header = name[len("when:request.headers[") : -1].lower()
+            value = http.headers.get(header)
+            return _values(condition, None, lambda v: value is not None and string_match(v, value))
+        case _:
+            return _values(condition, Doubt(f"{name.removeprefix('when:')} was not said", unseen=False), None)
+
+
+def _is_http(condition: Condition) -> bool:
+    return condition.field in _HTTP_FIELDS or condition.field.startswith("when:request.")
+
+
+def _clauses(clauses: tuple[Clause, ...], view: View, keep: Any, *, empty_matches: bool) -> Match:
+    """One of the clauses; `keep` says which conditions this enforcer knows."""
+    if not clauses:
+        return True
+    found: Match = False
+    for clause in clauses:
+        known = [c for c in clause.conditions if keep(c)]
+        if not known and clause.conditions and not empty_matches:
+            continue
+        match: Match = True
+        for condition in known:
+            match = both(match, _condition_match(condition, view))
+        found = either(found, match)
+    return found
+
+
+def rule_match(rule: Rule, action: str, view: View) -> Match:
+    """Does the rule match, as this enforcer would have it?"""
+    unknown = _unknown_to(view.enforcer)
+    everything = [*(c for clause in (*rule.sources, *rule.operations) for c in clause.conditions), *rule.when]
+    foreign = [c for c in everything if unknown(c)]
+    if foreign and action != "DENY":
+        return False  # the whole rule is left out
+    if foreign and view.enforcer is Enforcer.ZTUNNEL and not [c for c in everything if not unknown(c)]:
+        return False  # an HTTP-only DENY does nothing there
+
+    def keep(condition: Condition) -> bool:
+        return not unknown(condition)
+
+    # In a sidecar a clause left without conditions matches any connection; in ztunnel it never matches.
+    empty = view.enforcer is not Enforcer.ZTUNNEL
+    found = _clauses(rule.sources, view, keep, empty_matches=empty)
+    found = both(found, _clauses(rule.operations, view, keep, empty_matches=empty))
+    for condition in rule.when:
+        if keep(condition):
+            found = both(found, _condition_match(condition, view))
+        elif not empty:
+            return False
+    return found
+
+
+def _unknown_to(enforcer: Enforcer) -> Any:
+    match enforcer:
+        case Enforcer.HTTP | Enforcer.WAYPOINT:
+            return lambda _c: False
+        case Enforcer.TCP:
+            return _is_http
+        case Enforcer.ZTUNNEL:
+            return lambda c: c.field in _ZTUNNEL_UNKNOWN or c.field.startswith("when:request.")
+
+
+# --- the family ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Istio:
+    """The Istio objects of one cluster."""
+
+    world: World
+    cluster: str
+    config: MeshConfig
+    authorizations: tuple[Authorization, ...]
+    peers: tuple[PeerAuthentication, ...]
+    requests: tuple[RequestAuthentication, ...]
+    sidecars: tuple[Sidecar, ...]
+    refusals: tuple[Refusal, ...]
+    _memo: dict[tuple[str, str, str], tuple[Authorization, ...]] = field(default_factory=dict)
+    _services: dict[tuple[str, str, str], tuple[Service, ...]] = field(default_factory=dict)
+
+    @cached_property
+    def configs(self) -> Mapping[str, MeshConfig]:
+        return {name: mesh_config(cluster) for name, cluster in self.world.clusters.items()}
+
+    def enforce(self, packet: Packet) -> Ruling:
+        if packet.direction is Direction.EGRESS:
+            return self._egress(packet)
+        pod = packet.destination
+        if not isinstance(pod, Pod) or pod.cluster != self.cluster or packet.protocol != "TCP":
+            return SILENT
+        if Mesh.ISTIO_SIDECAR in pod.mesh:
+            return self._sidecar_ingress(packet, pod)
+        if Mesh.ISTIO_AMBIENT in pod.mesh:
+            return self._ambient_ingress(packet, pod)
+        return SILENT
+
+    # --- who is calling ---
+
+    def mtls(self, packet: Packet) -> Match:
+        """Whether the connection is mutual TLS of the mesh: said, or concluded from how the caller is meshed."""
+        if packet.mtls is not None:
+            return packet.mtls
+        if packet.principal is not None:
+            return True
+        client = self.client(packet)
+        return client is not None and bool(client.mesh & {Mesh.ISTIO_SIDECAR, Mesh.ISTIO_AMBIENT})
+
+    @staticmethod
+    def client(packet: Packet) -> Pod | None:
+        if packet.client is not None:
+            return packet.client
+        return packet.source if isinstance(packet.source, Pod) else None
+
+    def peer(self, packet: Packet) -> Peer | Doubt:
+        """The caller's identity."""
+        if self.mtls(packet) is not True:
+            return Peer(None)
+        if packet.principal is not None:
+            return Peer(packet.principal.removeprefix("spiffe://"))
+        client = self.client(packet)
+        if client is None:
+            return Doubt("the identity of the caller is not known")
+        config = self.configs.get(client.cluster, self.config)
+        return Peer(f"{config.trust_domain}/ns/{client.namespace}/sa/{client.service_account or 'default'}")
+
+    # --- receiving ---
+
+    def _sidecar_ingress(self, packet: Packet, pod: Pod) -> Ruling:
+        mode, decided = self.mtls_mode(pod, packet.port, ambient=False)
+        if mode == "STRICT" and self.mtls(packet) is False:
+            return self._strict(packet, decided)
+        protocol = self.port_protocol(pod, packet)
+        policies = self.selecting(pod)
+        jwt = self._jwt(packet, self._requests_for(pod))
+        peer = self.peer(packet)
+        views = [
+            View(packet, enforcer, peer, self.config, pod.namespace, jwt)
+            for enforcer in ([protocol] if isinstance(protocol, Enforcer) else [Enforcer.HTTP, Enforcer.TCP])
+        ]
+        rulings = [self._decide(policies, view, f"the sidecar of {pod}") for view in views]
+        if isinstance(protocol, Doubt) and _effects(rulings[0]) != _effects(rulings[1]):
+            branches = [
+                Branch(b.effect, b.by, b.why, (*b.doubts, protocol)) for ruling in rulings for b in ruling.branches
+            ]
+            return Ruling(tuple(branches), rulings[0].trace)
+        return self._with_tokens(rulings[0], packet, pod, views[0])
+
+    def _strict(self, packet: Packet, decided: Deciding | None) -> Ruling:
+        by = (decided,) if decided else ()
+        why = f"{decided.ref if decided else 'the mesh'} is STRICT and the caller sends plaintext"
+        step = Step(LAYER, why, decided.ref if decided else None, decided.pointer if decided else "")
+        return Ruling((Branch(Effect.DENY, by, why),), (step,))
+
+    def _ambient_ingress(self, packet: Packet, pod: Pod) -> Ruling:
+        mode, decided = self.mtls_mode(pod, packet.port, ambient=True)
+        if mode == "STRICT" and self.mtls(packet) is False:
+            return self._strict(packet, decided)
+        peer = self.peer(packet)
+        jwt: Match = False
+        waypoint = self.waypoint(packet, pod)
+        trace: tuple[Step, ...] = ()
+        if waypoint is not None:
+            name, namespace = waypoint
+            view = View(packet, Enforcer.WAYPOINT, peer, self.config, pod.namespace, self._jwt(packet, ()))
+            attached = self.attached(namespace, name, packet.service)
+            first = self._decide(attached, view, f"the waypoint {namespace}/{name}")
+            if any(b.effect is Effect.DENY for b in first.branches):
+                return first
+            trace = first.trace
+            peer = Peer(f"{self.config.trust_domain}/ns/{namespace}/sa/{name}")
+        view = View(packet, Enforcer.ZTUNNEL, peer, self.config, pod.namespace, jwt)
+        policies = tuple(p for p in self.selecting(pod) if p.action in ("ALLOW", "DENY"))
+        ruling = self._decide(policies, view, f"the ztunnel of {pod}")
+        return Ruling(ruling.branches, (*trace, *ruling.trace))
+
+    def _decide(self, policies: Iterable[Authorization], view: View, who: str) -> Ruling:
+        """CUSTOM, then DENY, then ALLOW; AUDIT and dry runs only leave a line in the trace."""
+        live = [p for p in policies if not p.dry_run]
+        trace: list[Step] = [Step(LAYER, f"{p.ref} is a dry run", p.ref) for p in policies if p.dry_run]
+        ordered: list[tuple[Match, Branch]] = []
+        direction = Direction.INGRESS
+        for action in ("CUSTOM", "DENY"):
+            for policy in (p for p in live if p.action == action):
+                for rule in policy.rules:
+                    match = rule_match(rule, action, view)
+                    if match is False:
+                        continue
+                    trace.append(Step(LAYER, f"{policy.ref} ({action}): a rule matches", policy.ref, rule.pointer))
+                    by = (Deciding(policy.ref, rule.pointer, direction, "deny"),)
+                    if action == "DENY":
+                        ordered.append((match, Branch(Effect.DENY, by, f"{policy.ref} denies it")))
+                    elif self.config.providers is not None and policy.provider not in self.config.providers:
+                        why = f"{policy.ref} names the provider {policy.provider}, which the mesh does not have"
+                        ordered.append((match, Branch(Effect.DENY, by, why)))
+                    else:
+                        doubt = Doubt(f"the external authorizer {policy.provider} of {policy.ref} decides")
+                        ordered.append((both(match, doubt), Branch(Effect.DENY, by, doubt.why)))
+        for policy in (p for p in live if p.action == "AUDIT"):
+            trace.append(Step(LAYER, f"{policy.ref} only audits", policy.ref))
+        allows = [p for p in live if p.action == "ALLOW"]
+        if not allows:
+            return first_match(ordered, Branch(Effect.NEXT), trace)
+        surely: list[Deciding] = []
+        for policy in allows:
+            best: tuple[Match, Rule] | None = None
+            for rule in policy.rules:
+                match = rule_match(rule, "ALLOW", view)
+                if match is True:
+                    best = (True, rule)
+                    break
+                if match is not False and best is None:
+                    best = (match, rule)
+            what = "no rule matches" if best is None else "a rule matches" if best[0] is True else "a rule may match"
+            trace.append(Step(LAYER, f"{policy.ref} (ALLOW): {what}", policy.ref, best[1].pointer if best else ""))
+            if best is None:
+                continue
+            by = (Deciding(policy.ref, best[1].pointer, direction, "allow"),)
+            if best[0] is True:
+                surely.extend(by)
+            else:
+                ordered.append((best[0], Branch(Effect.ALLOW, by, f"{policy.ref} may allow it")))
+        if surely:
+            # A certain ALLOW makes the doubtful ones irrelevant; denials still come first.
+            ordered = [entry for entry in ordered if entry[1].effect is Effect.DENY]
+            ordered.append((True, Branch(Effect.ALLOW, tuple(surely), f"{surely[0].ref} allows it")))
+        names = ", ".join(str(p.ref) for p in allows)
+        refusing = tuple(
+            Deciding(p.ref, p.whole_pointer, direction, "deny", implicit=True, note="no rule matches") for p in allows
+        )
+        why = f"{names}: {'an ALLOW policy is' if len(allows) == 1 else 'ALLOW policies are'} there and no rule matches"
+        return first_match(ordered, Branch(Effect.DENY, refusing, f"{why} at {who}"), trace)
+
+    def selecting(self, pod: Pod) -> tuple[Authorization, ...]:
+        """AuthorizationPolicies on a workload: those of the root and its own namespace; on gateways also by targetRefs."""
+        found = self._memo.get(pod.key)
+        if found is None:
+            gateway = pod.labels.get("gateway.networking.k8s.io/gateway-name", "")
+            chosen = []
+            for policy in self.authorizations:
+                if policy.ref.namespace not in (self.config.root_namespace, pod.namespace):
+                    continue
+                if policy.targets:
+                    if any(
+                        t.kind == "Gateway" and t.name == gateway and t.namespace == pod.namespace
+                        for t in policy.targets
+                    ):
+                        chosen.append(policy)
+                elif _selects(policy.selector, pod):
+                    chosen.append(policy)
+            found = self._memo[pod.key] = tuple(chosen)
+        return found
+
+    def attached(self, namespace: str, waypoint: str, service: Service | None) -> tuple[Authorization, ...]:
+        """AuthorizationPolicies that a waypoint enforces: attached to it, to the Service, or to its class."""
+        found = []
+        for policy in self.authorizations:
+            for target in policy.targets:
+                to_service = (
+                    target.kind == "Service"
+                    and service is not None
+                    and ((target.namespace, target.name) == (service.namespace, service.name))
+                )
+                to_gateway = target.kind == "Gateway" and (target.namespace, target.name) == (namespace, waypoint)
+                to_class = (
+                    target.kind == "GatewayClass"
+                    and target.name == "istio-waypoint"
+                    and policy.ref.namespace == self.config.root_namespace
+                )
+                if to_service or to_gateway or to_class:
+                    found.append(policy)
+                    break
+        return tuple(found)
+
+    def waypoint(self, packet: Packet, pod: Pod) -> tuple[str, str] | None:
+        """(name, namespace) of the waypoint in front of the destination for this packet, or None.
+
+        Traffic to a Service goes through the Service's (or namespace's) waypoint; callers outside the mesh do not.
+        """
+        client = self.client(packet)
+        if client is None or not client.mesh or packet.service is None:
+            return None
+        namespace = self.world.clusters[self.cluster].namespaces.get(pod.namespace)
+        for labels in (packet.service.labels, namespace.labels if namespace else {}):
+            name = labels.get("istio.io/use-waypoint")
+            if name == "none":
+                return None
+            if name:
+                return name, labels.get("istio.io/use-waypoint-namespace", pod.namespace)
+        return None
+
+    def mtls_mode(self, pod: Pod, port: int | None, *, ambient: bool) -> tuple[str, Deciding | None]:
+        """The effective mode: port beats workload beats namespace beats mesh; UNSET inherits; PERMISSIVE by default."""
+        root = self.config.root_namespace
+        own = [p for p in self.peers if p.ref.namespace == pod.namespace]
+        candidates = [
+            *_oldest(
+                p for p in own if p.selector and _selects(p.selector, pod) and not (ambient and pod.namespace == root)
+            ),
+            *_oldest(p for p in own if not p.selector),
+            *_oldest(p for p in self.peers if p.ref.namespace == root and not p.selector),
+        ]
+        for policy in candidates:
+            if port is not None and port in policy.ports and policy.ports[port][0] != "UNSET":
+                mode, pointer = policy.ports[port]
+                return mode, Deciding(policy.ref, pointer, Direction.INGRESS, "deny")
+            if policy.mode != "UNSET":
+                return policy.mode, Deciding(policy.ref, policy.mode_pointer, Direction.INGRESS, "deny")
+        return "PERMISSIVE", None
+
+    def port_protocol(self, pod: Pod, packet: Packet) -> Enforcer | Doubt:
+        """What the sidecar takes the port for: by the Services on it, else it looks at the first bytes."""
+        known: set[Enforcer] = set()
+        for service in self._services_of(pod):
+            for port in service.ports:
+                number = port.target if isinstance(port.target, int) else None
+                if number is None:
+                    number = next((p.port for p in pod.named_ports(str(port.target), port.protocol)), None)
+                if number != packet.port:
+                    continue
+                word = (port.app_protocol or port.name.partition("-")[0]).lower()
+                if word in ("http", "http2", "grpc", "grpc-web", "kubernetes.io/h2c", "kubernetes.io/ws"):
+                    known.add(Enforcer.HTTP)
+                elif word in ("tcp", "tls", "https", "mongo", "mysql", "redis", "kubernetes.io/wss"):
+                    known.add(Enforcer.TCP)
+        if len(known) == 1:
+            return known.pop()
+        if packet.http is not None:
+            return Enforcer.HTTP
+        return Doubt("whether the connection speaks HTTP, which the port does not declare", unseen=False)
+
+    def _services_of(self, pod: Pod) -> tuple[Service, ...]:
+        found = self._services.get(pod.key)
+        if found is None:
+            found = tuple(
+                s
+                for (namespace, _), s in self.world.clusters[self.cluster].services.items()
+                if namespace == pod.namespace and s.selector and _selects(s.selector, pod)
+            )
+            self._services[pod.key] = found
+        return found
+
+    # --- tokens ---
+
+    def _requests_for(self, pod: Pod) -> tuple[RequestAuthentication, ...]:
+        return tuple(
+            r
+            for r in self.requests
+            if r.ref.namespace in (self.config.root_namespace, pod.namespace)
+            and not r.targets
+            and _selects(r.selector, pod)
+        )
+
+    @staticmethod
+    def _jwt(packet: Packet, requests: tuple[RequestAuthentication, ...]) -> Match:
+        """Whether a token's claims could match: none was sent, or it depends on the token."""
+        if packet.http is None:
+            return _NO_REQUEST
+        if "authorization" not in packet.http.headers:
+            return False
+        return Doubt("what the request's token says", unseen=False) if requests else False
+
+    def _with_tokens(self, ruling: Ruling, packet: Packet, pod: Pod, view: View) -> Ruling:
+        """RequestAuthentication refuses a token that is there and not valid; without one it lets the request on."""
+        requests = [r for r in self._requests_for(pod) if r.issuers]
+        http = packet.http
+        sent = http is not None and http.headers.get("authorization", "").lower().startswith("bearer ")
+        if not requests or view.enforcer is not Enforcer.HTTP or not sent:
+            return ruling
+        doubt = Doubt(f"whether {requests[0].ref} takes the request's token", unseen=False)
+        by = (Deciding(requests[0].ref, "/spec/jwtRules", Direction.INGRESS, "deny"),)
+        refused = Branch(Effect.DENY, by, "the token is not valid", (doubt,))
+        return Ruling((*ruling.branches, refused), ruling.trace)
+
+    # --- sending ---
+
+    def _egress(self, packet: Packet) -> Ruling:
+        pod = packet.source
+        if not isinstance(pod, Pod) or Mesh.ISTIO_SIDECAR not in pod.mesh or pod.cluster != self.cluster:
+            return SILENT
+        if packet.protocol != "TCP":
+            return SILENT  # the sidecar captures TCP only
+        sidecar = self.sidecar_of(pod)
+        mode, by = self.outbound_mode(sidecar)
+        scope = self._visible(packet, pod, sidecar)
+        if scope is True or mode != "REGISTRY_ONLY":
+            text = "the registry has the destination" if scope is True else "unknown destinations pass through"
+            return Ruling((Branch(Effect.NEXT),), (Step(LAYER, f"{pod}: {text}"),))
+        where = f"{by.ref}" if by else "the mesh"
+        why = f"{where} lets {pod} reach only what the registry has, and {_destination(packet)} is not visible to it"
+        return first_match(
+            [(negate(scope), Branch(Effect.DENY, (by,) if by else (), why))],
+            Branch(Effect.NEXT),
+            [Step(LAYER, why, by.ref if by else None, by.pointer if by else "")],
+        )
+
+    def sidecar_of(self, pod: Pod) -> Sidecar | None:
+        """The Sidecar resource of a pod: by workload, else of its namespace, else of the root namespace."""
+        own = [s for s in self.sidecars if s.ref.namespace == pod.namespace]
+        for group in (
+            [s for s in own if s.selector is not None and _selects(s.selector, pod)],
+            [s for s in own if s.selector is None],
+            [s for s in self.sidecars if s.ref.namespace == self.config.root_namespace and s.selector is None],
+        ):
+            if group:
+                return group[0]
+        return None
+
+    def outbound_mode(self, sidecar: Sidecar | None) -> tuple[str, Deciding | None]:
+        if sidecar is not None and sidecar.outbound:
+            return sidecar.outbound, Deciding(sidecar.ref, sidecar.outbound_pointer, Direction.EGRESS, "deny")
+        if self.config.ref is not None:
+            return self.config.outbound, Deciding(self.config.ref, "/data/mesh", Direction.EGRESS, "deny")
+        return self.config.outbound, None
+
+    def _visible(self, packet: Packet, pod: Pod, sidecar: Sidecar | None) -> Match:
+        """Whether the caller's proxy knows the destination."""
+        names: list[tuple[str, str]] = []
+        if packet.service is not None:
+            service = packet.service
+            exported = service.annotations.get("networking.istio.io/exportTo", "*")
+            if not _exported(exported, service.namespace, pod):
+                return False
+            names.append((service.namespace, f"{service.name}.{service.namespace}.svc.{_CLUSTER_DOMAIN}"))
+        elif isinstance(packet.destination, DomainName):
+            names.extend(self._entries(packet.destination.name, packet.port, pod))
+        elif isinstance(packet.destination, Pod):
+            return Doubt("whether the proxy knows a pod's address depends on how the pod is addressed", unseen=False)
+        else:
+            names.extend(self._entries_of_address(packet, pod))
+        if not names:
+            return False
+        if sidecar is None or sidecar.hosts is None:
+            return True
+        return any(
+            _host_in_scope(namespace, host, own, item, pod)
+            for own, item in names
+            for namespace, host, _ in sidecar.hosts
+        )
+
+    def _entries(self, name: str, port: int | None, pod: Pod) -> Iterator[tuple[str, str]]:
+        for obj in self.world.clusters[self.cluster].of(NETWORKING, "ServiceEntry"):
+            spec = obj.raw.get("spec")
+            if not isinstance(spec, dict) or not _entry_port(spec, port):
+                continue
+            exports = spec.get("exportTo")
+            listed = ",".join(str(e) for e in exports) if isinstance(exports, list) and exports else "*"
+            if not _exported(listed, obj.ref.namespace, pod):
+                continue
+            for host in spec.get("hosts") or ():
+                if isinstance(host, str) and _host_fits(host.lower(), name):
+                    yield obj.ref.namespace, host.lower()
+
+    def _entries_of_address(self, packet: Packet, pod: Pod) -> Iterator[tuple[str, str]]:
+        for obj in self.world.clusters[self.cluster].of(NETWORKING, "ServiceEntry"):
+            spec = obj.raw.get("spec")
+            if not isinstance(spec, dict) or not _entry_port(spec, packet.port):
+                continue
+            for text in spec.get("addresses") or ():
+                try:
+                    block = _block(str(text))
+                except ValueError:
+                    continue
+                if any(ip in block for ip in packet.ips(packet.destination)):
+                    for host in spec.get("hosts") or ():
+                        yield obj.ref.namespace, str(host).lower()
+
+
+def _effects(ruling: Ruling) -> set[Effect]:
+    return {Effect.DENY if b.effect is Effect.DENY else Effect.ALLOW for b in ruling.branches}
+
+
+def _selects(selector: Mapping[str, str] | None, pod: Pod) -> bool:
+    return not selector or all(pod.labels.get(k) == v for k, v in selector.items())
+
+
+def _oldest(policies: Iterable[PeerAuthentication]) -> list[PeerAuthentication]:
+    """The one that counts of several in one scope: the oldest, by name where the age is the same."""
+    return sorted(policies, key=lambda p: (p.created or "~", p.ref.name))[:1]
+
+
+def _exported(listed: str, namespace: str, pod: Pod) -> bool:
+    """exportTo: `*` everybody, `.` the own namespace, `~` nobody, else namespaces."""
+    words = [w.strip() for w in listed.split(",")]
+    return any(w == "*" or (w == "." and namespace == pod.namespace) or w == pod.namespace for w in words)
+
+
+def _entry_port(spec: Mapping[str, Any], port: int | None) -> bool:
+    ports = spec.get("ports")
+    if port is None or not isinstance(ports, list) or not ports:
+        return True
+    return any(isinstance(p, dict) and p.get("number") == port for p in ports)
+
+
+def _host_fits(pattern: str, name: str) -> bool:
+    return pattern in ("*", name) or (pattern.startswith("*.") and name.endswith(pattern[1:]))
+
+
+def _host_in_scope(namespace: str, host: str, own: str, name: str, pod: Pod) -> bool:
+    """A `namespace/dnsName` of a Sidecar's egress against a host in a namespace."""
+    if namespace == "~":
+        return False
+    if namespace not in ("*", own) and not (namespace == "." and own == pod.namespace):
+        return False
+    return _host_fits(host, name) or (name.startswith("*.") and host == name)
+
+
+def _destination(packet: Packet) -> str:
+    return str(packet.service or packet.destination)
+
+
+_READERS = {
+    "AuthorizationPolicy": _read_authorization,
+    "PeerAuthentication": _read_peer,
+    "RequestAuthentication": _read_request,
+    "Sidecar": _read_sidecar,
+}
+
+
+def compile_cluster(index: Index, cluster: str, earlier: Mapping[str, Compiled]) -> Istio:
+    """The Istio family of one cluster."""
+    del earlier  # a mesh builds on no other family
+    mine = index.world.clusters[cluster]
+    refusals: list[Refusal] = []
+    found: dict[str, list[Any]] = {kind: [] for kind in _READERS}
+    for kind, read in _READERS.items():
+        group = NETWORKING if kind == "Sidecar" else SECURITY
+        for obj in sorted(mine.of(group, kind), key=lambda o: (o.ref.namespace, o.ref.name)):
+            try:
+                found[kind].append(read(obj))
+            except Refused as refused:
+                refusals.append(Refusal(obj.ref, refused.pointer, refused.why))
+    return Istio(
+        index.world,
+        cluster,
+        mesh_config(mine),
+        tuple(found["AuthorizationPolicy"]),
+        tuple(found["PeerAuthentication"]),
+        tuple(found["RequestAuthentication"]),
+        tuple(found["Sidecar"]),
+        tuple(refusals),
+    )
+
+
+FAMILY = Family(
+    LAYER,
+    frozenset(
+        {
+            (SECURITY, "AuthorizationPolicy"),
+            (SECURITY, "PeerAuthentication"),
+            (SECURITY, "RequestAuthentication"),
+            (NETWORKING, "Sidecar"),
+        }
+    ),
+    compile_cluster,
+)
