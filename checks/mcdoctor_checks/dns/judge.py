@@ -253,6 +253,8 @@ def _verdict(seen: View, server: str) -> tuple[Kind, list[Look]] | None:
             continue
         # Silence beside answers is loss, which the steadiness check tells; here it only counts when it is all there is.
         kind = settled(spoken) if spoken else settled(looks)
+        if spoken and {k.kind for k in spoken} == {"alias", "empty"}:
+            kind = "alias"  # samples keep addresses only, no aliases
         if kind is None:
             return None
         found[type] = kind

@@ -17,6 +17,7 @@ from mcdoctor_checks.dns.facts import (
     multicluster_servers,
     other_servers,
     server_address,
+    sockets,
     upstreams,
     view,
 )
@@ -118,9 +119,16 @@ def probe_other_servers(world: World) -> Iterator[Fact]:
     seen = view(world.facts)
     upstream = set(upstreams(world.facts, seen.target)) - set(multicluster_servers(world.facts))
     servers = [s for s in other_servers(world.facts, seen.target) if s not in seen.servers][:_OTHERS]
+    at = sockets(world.facts, seen.target)
     # An upstream knows nothing of the cluster's own names: it is asked for what it would be forwarded.
     yield from _together(
-        world, [AskDns(name=f"{seen.target if s in upstream else seen.host}.", server=s, tries=2) for s in servers]
+        world,
+        [
+            AskDns(name=f"{seen.target}.", server=at.get(s, s), tries=2)
+            if s in upstream
+            else AskDns(name=f"{seen.host}.", server=s, tries=2)
+            for s in servers
+        ],
     )
 
 

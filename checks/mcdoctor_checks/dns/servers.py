@@ -32,9 +32,12 @@ from mcdoctor_checks.dns.facts import (
     link_local,
     multicluster_servers,
     named,
+    served_there,
     server_address,
     settled,
+    sockets,
     source_pods,
+    stub_zone,
     upstreams,
     view,
 )
@@ -266,7 +269,9 @@ def judge_zone(facts: Facts) -> Outcome:
                     subject=origin.subject,
                 )
             )
-        problems += _covered(facts, seen, config, origin)
+        covered = list(_covered(facts, seen, config, origin))
+        lost = any(p.id == "dns-zone-leads-nowhere" for p in problems)
+        problems += [p for p in covered if not (lost and p.id == "dns-zone-covered")]
         problems += _habits(facts, seen, config, origin)
         return conclude(problems, (), (origin,))
     if problems:
@@ -304,6 +309,11 @@ def _zone_name(name: str) -> str:
 def _covered(facts: Facts, seen: View, config: Corefile, origin: KubeObject) -> Iterator[Finding]:
     """A name of the cluster set needs a block, or a plugin, that knows it; its forwarders need to be right."""
     server, zone = config.server_for(seen.host), config.zone_of(seen.host)
+    theirs = served_there(facts, seen.target)
+    if theirs and not _special(seen.host) and stub_zone(facts, seen.target) is None and _resolves(seen) is False:
+        if not config.imports and not config.problems:
+            yield from _misconfigured(seen, "dns-zone-not-forwarded", {"zone": theirs}, origin)
+        return
     if not _special(seen.host) or _resolves(seen):
         return
     if server is None or zone is None or not any(within(zone, z) for z in PEER_ZONES):
@@ -492,6 +502,7 @@ def judge_others(facts: Facts) -> Outcome:
     problems += _multicluster(seen, looks["multicluster"], own, denied)
     problems += _pods(seen, looks["pods"], own)
     problems += _upstreams(seen, looks["upstream"], own, failing)
+    problems += _stub(facts, seen, looks["upstream"], own)
     return conclude(problems, (), tuple(k.fact for g in looks.values() for k in g[:3]))
 
 
@@ -544,6 +555,20 @@ def _upstreams(seen: View, looks: list[Look], own: list[Look], failing: bool) ->
         yield finding("dns-upstream-fails-directly", seen, {"answers": told}, wrong)
     elif failing and any(k.kind == "address" for k in looks):
         yield finding("dns-upstream-answers-directly", seen, {"answers": told}, [*looks, *own], severity=Severity.NOTE)
+
+
+def _stub(facts: Facts, seen: View, looks: list[Look], own: list[Look]) -> Iterator[Finding]:
+    """A zone is sent to servers of its own, none of them answers the pod, and the name has no address."""
+    zone, origin = stub_zone(facts, seen.target), config_object(facts)
+    servers = upstreams(facts, seen.target)
+    theirs = [k for k in looks if k.server in servers and k.name == seen.target]
+    if zone is None or origin is None or not theirs or {k.server for k in theirs} != set(servers):
+        return
+    dead = all(k.kind in ("silent", "closed", "unreachable") for k in theirs)
+    if dead and own and not any(k.kind == "address" for k in own):
+        at = sockets(facts, seen.target)
+        args: Args = {"zone": zone, "target": shown(at.get(s, s) for s in servers), "config": origin.name}
+        yield finding("dns-zone-servers-silent", seen, args, [origin, *theirs, *own], subject=origin.subject)
 
 
 def _each(looks: list[Look]) -> dict[str, Kind]:
