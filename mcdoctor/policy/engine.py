@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from mcdoctor.policy.families import FAMILIES
 from mcdoctor.policy.family import Compiled, Family
-from mcdoctor.policy.index import Index
+from mcdoctor.policy.index import Index, mentioned, texts_of
 from mcdoctor.policy.layers import PointDecision, decide
 from mcdoctor.policy.question import Packet
-from mcdoctor.policy.verdict import Refusal
-from mcdoctor.policy.world import ClusterInput, World, build
+from mcdoctor.policy.verdict import Ref, Refusal
+from mcdoctor.policy.world import ClusterInput, Object, World, build
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +40,30 @@ class Engine:
             if name == "kubernetes" and family.name in systems and family.name != name:
                 families[family.name] = family.compile(self.index, cluster, families)
         return Engine(self.world, self.index, {**self.compiled, cluster: families}, self.families)
+
+    def with_object(self, cluster: str, raw: Mapping[str, Any]) -> Engine:
+        """The engine as it would be with one policy object added or replaced; what is not touched is kept.
+
+        An object that would be refused is in `refusals` and changes nothing but what it replaces.
+        """
+        here = self.world.clusters[cluster]
+        meta = raw["metadata"]
+        group = str(raw["apiVersion"]).rpartition("/")[0]
+        ref = Ref(cluster, raw["kind"], meta.get("namespace", ""), meta["name"])
+        kind = (group, ref.kind)
+        kept = [o for o in here.of(*kind) if (o.ref.namespace, o.ref.name) != (ref.namespace, ref.name)]
+        objects = {**here.objects, kind: (*kept, Object(ref, raw))}
+        world = World({**self.world.clusters, cluster: replace(here, objects=objects)}, self.world.refusals)
+        if mentioned(texts_of([raw])) & self.index.label_keys - self.index.interest:
+            return compile_world(world, self.families)
+        index = self.index.over(world)
+        families = dict(self.compiled[cluster])
+        touched = False
+        for family in self.families:
+            touched = touched or kind in family.kinds
+            if touched:
+                families[family.name] = family.compile(index, cluster, families)
+        return Engine(world, index, {**self.compiled, cluster: families}, self.families)
 
     @cached_property
     def refusals_by_namespace(self) -> Mapping[tuple[str, str], tuple[Refusal, ...]]:

@@ -9,10 +9,12 @@ Label keys that no policy object mentions anywhere in its text are left out of t
 
 from __future__ import annotations
 
+import copy
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeAlias
 
 from mcdoctor.policy.addresses import Block, cut, parse_block
@@ -194,6 +196,17 @@ class Index:
                         self._numbers.setdefault(item, []).append(number)
                         self._having.setdefault(item[0], []).append(number)
             self.spans[cluster.name] = range(start, len(self.classes))
+
+    @cached_property
+    def label_keys(self) -> frozenset[str]:
+        """Every label key that some pod carries, mentioned by a policy or not."""
+        return frozenset(key for pod in self.class_of for key in pod.labels)
+
+    def over(self, world: World) -> Index:
+        """The same classes over a world that differs in policy objects only."""
+        other = copy.copy(self)
+        other.world = world
+        return other
 
     # Atoms: bitsets over all classes of all clusters, host-network pods included.
 

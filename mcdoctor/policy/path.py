@@ -169,6 +169,13 @@ def _service_targets(
     joins them.
     """
     nearest = services[0]
+    if nearest.type == "ExternalName":
+        meant = fqdn_service(Fqdn(nearest.external_name))
+        there = service_named(engine.world, meant, source.cluster) if meant is not None else Unresolved("")
+        others = [s for s in there if s.type != "ExternalName"] if not isinstance(there, Unresolved) else []
+        if others:
+            notes.append(f"{nearest} is an ExternalName for {others[0]}")
+            return _service_targets(engine, question, source, others[:1], notes)
     mirrored = _mirrored(engine, nearest)
     if isinstance(mirrored, Service):
         notes.append(f"{nearest} mirrors {mirrored} of cluster {mirrored.cluster}")

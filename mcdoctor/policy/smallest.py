@@ -118,7 +118,9 @@ def suggest(engine: Engine, answer: Answer, limit: int = 3) -> Suggestion | None
 
 
 def apply(engine: Engine, cluster: str, raw: Mapping[str, Any]) -> Engine:
-    """The engine as it would be with one NetworkPolicy added or replaced. Raises Refused."""
+    """The engine as it would be with one policy added or replaced. Raises Refused."""
+    if raw["apiVersion"] != "networking.k8s.io/v1":
+        return engine.with_object(cluster, raw)
     meta = raw["metadata"]
     family = engine.compiled[cluster]["kubernetes"]
     assert isinstance(family, Kubernetes)
@@ -135,14 +137,69 @@ def _side(engine: Engine, point: PointAnswer, limit: int) -> Side:
         return Side(point.cluster, point.direction, explicit, (), f"refused on purpose by {names}: ask its owner")
     others = sorted({layer.layer for layer in refusing} & {"istio", "linkerd"})
     if others:
-        return Side(
-            point.cluster, point.direction, (), (), f"{' and '.join(others)} refuses: a NetworkPolicy cannot help"
-        )
+        kinds = {d.ref.kind: d for layer in refusing for d in layer.decision.by}
+        alone = len({layer.layer for layer in refusing}) == 1
+        found = _mesh_options(engine, point, kinds) if alone else ()
+        why = "" if found else f"{' and '.join(others)} refuses: a NetworkPolicy cannot help"
+        return Side(point.cluster, point.direction, (), found, why)
     subject = packets[0].subject
     if not isinstance(subject, Pod):
         return Side(point.cluster, point.direction, (), (), f"{subject} is no pod that a NetworkPolicy could select")
     options, why = _options(engine, point, packets, limit)
     return Side(point.cluster, point.direction, (), options, why)
+
+
+def _mesh_options(engine: Engine, point: PointAnswer, kinds: Mapping[str, Deciding]) -> tuple[Option, ...]:
+    """A policy of the mesh's own kind for exactly this client, where an ALLOW policy or a Server closes the pod."""
+    packet = point.points[0].packet
+    subject, client = packet.destination, packet.client
+    if not isinstance(subject, Pod) or packet.port is None or point.direction is not Direction.INGRESS:
+        return ()
+    labels = _identity(engine, subject)
+    found: list[Option] = []
+    for raw, text in _mesh_candidates(packet, subject, client, labels, kinds):
+        if all(_passes(engine.with_object(point.cluster, raw), p) for p in point.points):
+            pods = engine.world.clusters[point.cluster].pods.values()
+            served = sum(
+                p.namespace == subject.namespace and all(p.labels.get(k) == v for k, v in labels.items()) for p in pods
+            )
+            callers = 1
+            if client is not None:
+                others = engine.world.clusters[client.cluster].pods.values()
+                same = (client.namespace, client.service_account)
+                callers = sum((p.namespace, p.service_account) == same for p in others)
+            found.append(Option(raw, True, text, served * callers - 1, 0, 0))
+    return tuple(found)
+
+
+def _mesh_candidates(
+    packet: Packet, subject: Pod, client: Pod | None, labels: Mapping[str, str], kinds: Mapping[str, Deciding]
+) -> Iterator[tuple[dict[str, Any], str]]:
+    name = f"allow-{subject.owner[1] or subject.name}-from-{client.service_account if client else 'address'}"[:60]
+    meta = {"namespace": subject.namespace, "name": name.rstrip("-.")}
+    if "AuthorizationPolicy" in kinds and labels:
+        operation: dict[str, Any] = {"ports": [str(packet.port)]}
+        if packet.http is not None and packet.http.method is not None:
+            operation["methods"] = [packet.http.method]
+        if packet.http is not None and packet.http.path is not None:
+            operation["paths"] = [packet.http.path.partition("?")[0]]
+        if packet.principal is not None:
+            source: dict[str, Any] = {"principals": [packet.principal.removeprefix("spiffe://")]}
+        elif client is not None and client.mesh and packet.mtls is not False:
+            source = {"principals": [f"cluster.local/ns/{client.namespace}/sa/{client.service_account}"]}
+        else:
+            source = {"ipBlocks": [str(ip) for ip in packet.ips(packet.source)]}
+        rule = {"from": [{"source": source}], "to": [{"operation": operation}]}
+        spec = {"selector": {"matchLabels": dict(labels)}, "action": "ALLOW", "rules": [rule]}
+        raw = {"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy", "metadata": meta, "spec": spec}
+        yield raw, f"an AuthorizationPolicy that admits {next(iter(source.values()))[0]} to port {packet.port}"
+    server = kinds.get("Server")
+    if server is not None and client is not None:
+        accounts = [{"namespace": client.namespace, "name": client.service_account}]
+        spec = {"server": {"name": server.ref.name}, "client": {"meshTLS": {"serviceAccounts": accounts}}}
+        version = "policy.linkerd.io/v1beta1"
+        raw = {"apiVersion": version, "kind": "ServerAuthorization", "metadata": meta, "spec": spec}
+        yield raw, f"a ServerAuthorization of {server.ref.name} for {client.namespace}/{client.service_account}"
 
 
 def _seen(point: PointDecision) -> Packet:
