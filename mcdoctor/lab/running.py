@@ -174,13 +174,14 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     if process.stdin is not None:
         with suppress(OSError):
             process.stdin.close()
-    ended = os.pidfd_open(process.pid)
-    try:
-        if not select.select([ended], [], [], 2.0)[0]:
-            process.kill()
-    finally:
-        os.close(ended)
-    process.wait()
+    if process.poll() is None:
+        ended = os.pidfd_open(process.pid)
+        try:
+            if not select.select([ended], [], [], 2.0)[0]:
+                process.kill()
+        finally:
+            os.close(ended)
+        process.wait()
     if process.stdout is not None:
         process.stdout.close()
 
