@@ -15,9 +15,9 @@ import typer
 from mcdoctor import __version__
 from mcdoctor.cli import cleanup as cleanup_command
 from mcdoctor.cli import explain as explain_command
-from mcdoctor.cli import rbac as rbac_command
 from mcdoctor.cli import lab as lab_command
 from mcdoctor.cli import policy as policy_command
+from mcdoctor.cli import rbac as rbac_command
 from mcdoctor.cli.errors import FAILED, INTERRUPTED, CommandError, plain
 
 app = typer.Typer(

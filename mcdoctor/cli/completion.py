@@ -26,7 +26,8 @@ COMMANDS = {
 }
 _FLAGS = (
     "--context", "--to-context", "--namespace", "--to-namespace", "--kubeconfig", "--as", "--as-group", "--port",
-    "--symptom", "--bundle", "--to-bundle", "--lab", "--probe", "--yes", "--output", "--lang", "--save", "--request-timeout",
+    "--symptom", "--bundle", "--to-bundle", "--lab", "--probe", "--yes", "--output", "--lang", "--save",
+    "--request-timeout",
 )  # fmt: skip
 _SWITCHES = ("-y", "--yes", "-v", "--verbose", "-q", "--quiet", "--both")
 _NO_FILES, _FILES = 4, 0

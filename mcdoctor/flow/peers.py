@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from mcdoctor.flow import kinds
 from mcdoctor.flow.interconnect import is_mirror, stub_zones
-from mcdoctor.flow.objects import maps, mapping
+from mcdoctor.flow.objects import mapping, maps
 from mcdoctor.models.collection import Facts
 from mcdoctor.models.facts import KubeObject
 from mcdoctor.models.flow import Target

@@ -772,7 +772,7 @@ class Istio:
         return first_match(ordered, Branch(Effect.DENY, refusing, f"{why} at {who}"), trace)
 
     def selecting(self, pod: Pod) -> tuple[Authorization, ...]:
-        """AuthorizationPolicies on a workload: those of the root and its own namespace; on gateways also by targetRefs."""
+        """AuthorizationPolicies on a workload: of the root and its own namespace; on gateways also by targetRefs."""
         found = self._memo.get(pod.key)
         if found is None:
             gateway = pod.labels.get("gateway.networking.k8s.io/gateway-name", "")
