@@ -269,7 +269,7 @@ others = Check(
     findings=(
         "dns-direct-server-answers", "dns-direct-server-denies", "dns-pods-disagree", "dns-cache-denies-known-name",
         "dns-pods-answer-directly", "dns-upstreams-disagree", "dns-asked-of-several", "dns-upstream-fails-directly",
-        "dns-upstream-answers-directly", "dns-zone-servers-silent",
+        "dns-upstream-answers-directly", "dns-zone-servers-silent", "dns-zone-leads-nowhere",
     ),
     doc="""
 ## What it does

@@ -569,6 +569,7 @@ def _stub(facts: Facts, seen: View, looks: list[Look], own: list[Look]) -> Itera
         at = sockets(facts, seen.target)
         args: Args = {"zone": zone, "target": shown(at.get(s, s) for s in servers), "config": origin.name}
         yield finding("dns-zone-servers-silent", seen, args, [origin, *theirs, *own], subject=origin.subject)
+        yield finding("dns-zone-leads-nowhere", seen, args, [origin], severity=Severity.NOTE, subject=origin.subject)
 
 
 def _each(looks: list[Look]) -> dict[str, Kind]:
