@@ -179,7 +179,7 @@ def padded(request: SendRequest, max_segment: int | None = None) -> SendRequest:
         protocol=request.protocol,
         headers=headers,
         max_segment=max_segment,
-        timeout=2.5,
+        timeout=1.8,
     )
 
 
@@ -200,7 +200,7 @@ def probe_small_segments(world: World) -> Iterator[Fact]:
                 protocol=request.protocol,
                 headers=request.headers,
                 max_segment=segment,
-                timeout=2.5,
+                timeout=1.8,
             )
         )
     if any((r.request_bytes or 0) > LARGE for r in hung):
