@@ -13,9 +13,7 @@ from typing import Any
 
 REDACTED = "[redacted]"
 
-_PRIVATE_KEY = re.compile(
-    r"-----BEGIN ([A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?)-----.*?(?:-----END \1-----|\Z)", re.DOTALL
-)
+_PRIVATE_KEY = re.compile(r"-----BEGIN ([A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?)-----.*?(?:-----END \1-----|\Z)", re.DOTALL)
 _JWT = re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)?")
 # the word after it must look like a credential: `Basic authentication failed` is prose
 _SCHEME = re.compile(r"\b((?i:Bearer|Basic|Negotiate))(\s+)(?=\S*(?:[0-9=/+]|[a-z][A-Z]))[A-Za-z0-9+/=._~-]{8,}")
@@ -38,8 +36,8 @@ _HARMLESS_NAME = re.compile(
     r"|key[-_]?selector)|automountserviceaccounttoken|secrets|imagepullsecrets|serviceaccounttoken|tokenrequests|secret|tokenreview.*)\Z"
 )
 _SECRET_HEADERS = frozenset(
-    ("authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "x-auth-token", "x-forwarded-access-token",
-     "x-amz-security-token", "x-vault-token", "x-csrf-token")
+    ("authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "x-auth-token",
+     "x-forwarded-access-token", "x-amz-security-token", "x-vault-token", "x-csrf-token")
 )  # fmt: skip
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
@@ -49,6 +47,9 @@ _HINT = re.compile(
     r"|[Cc]redential|CREDENTIAL|[Bb]earer|BEARER|[Bb]asic|BASIC|[Nn]egotiate|[Dd]igest|[Cc]ookie|COOKIE|[Aa]uthorization"
     r"|gh[pousr]_|github_pat_|glpat-|xox|AKIA|ASIA|sk-|AIza|hv[sb]\."
 )
+
+
+_NO_SECRETS = ("", "null", "true", "false", "none", "[redacted", "bearer", "basic")
 
 
 def redact_text(text: str) -> str:
@@ -68,7 +69,7 @@ def _assigned(match: re.Match[str]) -> str:
     name, between, value = match[1], match[2], match[3]
     if _HARMLESS_NAME.match(name) and "=" not in between:
         return match[0]
-    if REDACTED in value or value.strip("\"'").lower() in ("", "null", "true", "false", "none", "[redacted", "bearer", "basic"):
+    if REDACTED in value or value.strip("\"'").lower() in _NO_SECRETS:
         return match[0]
     quote = value[0] if value[0] in "\"'" else ""
     return f"{name}{between}{quote}{REDACTED}{quote}"
@@ -94,7 +95,8 @@ def _hide_secret(body: Mapping[str, Any], cleaned: dict[str, Any]) -> None:
     for section in ("data", "stringData"):
         if isinstance(body.get(section), Mapping):
             cleaned[section] = {str(key): REDACTED for key in body[section]}
-    annotations = (cleaned.get("metadata") or {}).get("annotations") if isinstance(cleaned.get("metadata"), dict) else None
+    metadata = cleaned.get("metadata")
+    annotations = metadata.get("annotations") if isinstance(metadata, dict) else None
     if isinstance(annotations, dict) and _LAST_APPLIED in annotations:
         annotations[_LAST_APPLIED] = REDACTED
 

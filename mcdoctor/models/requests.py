@@ -94,7 +94,11 @@ class TracePath(ProbeRequest):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasurePathMtu(ProbeRequest):
-    """Yields PathMtu for each means that worked (udp, icmp, tcp on the port), Blind for each that could not."""
+    """Yields PathMtu for each means that worked (udp, icmp, tcp on the port), Blind for each that could not.
+
+    The TCP stream says something long that the port understands: a ClientHello with `tls` (server name `sni`, else
+    `host`), else an HTTP GET with `host`; with neither nothing is sent, and that means is Blind.
+    """
 
     OPERATION: ClassVar[str] = "measure-path-mtu"
     address: str

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from mcdoctor.models.facts import Fact, HttpRequest, HttpResult, HttpSample, HttpSeries
@@ -24,9 +24,13 @@ from mcdoctor.models.requests import SendRequest
 from mcdoctor.models.vantage import Vantage
 from mcdoctor.net import tcp, wire
 
+if TYPE_CHECKING:
+    from mcdoctor.net.tls import Talk
+
 T = TypeVar("T")
 
 MIN_INTERVAL = 0.2  # at most five requests a second to one destination, whoever asks for a series
+_REFUSAL = 0.4  # seconds
 _MAX_HEAD, _MAX_BODY = 64 << 10, 1 << 20
 _HEADERS = frozenset(
     ("server", "via", "location", "content-type", "content-length", "retry-after", "connection", "x-served-by",
@@ -296,8 +300,10 @@ class _Line:
 class Stream:
     """A connected byte stream, plain or TLS, whose reads and writes end at `until` and fail as HttpFailure."""
 
-    def __init__(self, sock: socket.socket, until: float) -> None:
+    def __init__(self, sock: socket.socket, until: float, heard: Talk | None = None) -> None:
+        """`heard`: what the TLS layer hears, alerts among it."""
         self._sock = sock
+        self._heard = heard
         self.until = until
         self.buffer = b""
         self.tag: object = None  # what a protocol keeps between exchanges on the connection
@@ -321,15 +327,43 @@ class Stream:
         except TimeoutError:
             raise HttpFailure("timeout", "timeout") from None
         except ssl.SSLEOFError:
-            raise HttpFailure("closed", "closed without a TLS close") from None
+            raise self._alert() or HttpFailure("closed", "closed without a TLS close") from None
         except ssl.SSLError as error:
-            raise HttpFailure("tls-error", error.reason or "TLS failed") from None
+            raise self._alert() or HttpFailure("tls-error", error.reason or "TLS failed") from None
         except ConnectionError as error:
-            raise HttpFailure("reset", wire.errno_name(error.errno) or "reset") from None
+            raise self._alert() or HttpFailure("reset", wire.errno_name(error.errno) or "reset") from None
         except OSError as error:
             icmp = wire.first_icmp(self._sock)
             name = wire.icmp_name(icmp, wire.is_v6(icmp.sender or "")) if icmp else wire.errno_name(error.errno)
             raise HttpFailure("timeout" if icmp is None else "reset", name or "failed") from None
+
+    def _alert(self) -> HttpFailure | None:
+        """The server's TLS alert, which explains an end that looks like a mere close to a writer."""
+        if self._heard is None:
+            return None
+        if self._heard.alert() is None:
+            with suppress(OSError, ValueError):
+                self._sock.settimeout(0.05)
+                self._sock.recv(1)
+        alert = self._heard.alert()
+        return HttpFailure("tls-error", f"alert {alert.name} by the {alert.by}") if alert else None
+
+    def hear_refusal(self) -> None:
+        """Waits a little for a TLS 1.3 server's word on the client certificate that it asked for and did not get.
+
+        Raises HttpFailure tls-error; a request sent at once could lose the alert to the reset that follows it.
+        """
+        if self._heard is None or not self._heard.requested:
+            return
+        whole, self.until = self.until, min(self.until, time.monotonic() + _REFUSAL)
+        try:
+            while not self._heard.tickets and self.more():
+                pass
+        except HttpFailure as failure:
+            if failure.result != "timeout":
+                raise
+        finally:
+            self.until = whole
 
     def close(self) -> None:
         with suppress(OSError):
@@ -346,7 +380,11 @@ def open_stream(to: Destination, request: SendRequest, until: float) -> Stream:
     if to.scheme == "http":
         return Stream(sock, until)
     sock.settimeout(max(0.001, until - time.monotonic()))
+    from mcdoctor.net.tls import Talk, listen_in
+
+    heard = Talk()
     context = lenient_context()
+    listen_in(context, heard)
     context.set_alpn_protocols(["h2"] if request.protocol in ("h2", "grpc") else ["http/1.1"])
     try:
         wrapped = context.wrap_socket(sock, server_hostname=server_name(to.host))
@@ -355,7 +393,9 @@ def open_stream(to: Destination, request: SendRequest, until: float) -> Stream:
         raise HttpFailure("timeout", "timeout in the TLS handshake") from None
     except ssl.SSLError as error:
         sock.close()
-        raise HttpFailure("tls-error", error.reason or "the TLS handshake failed") from None
+        alert = heard.alert()
+        words = f"alert {alert.name} by the {alert.by}" if alert else error.reason
+        raise HttpFailure("tls-error", words or "the TLS handshake failed") from None
     except (OSError, ValueError) as error:
         sock.close()
         number = error.errno if isinstance(error, OSError) else None
@@ -364,7 +404,13 @@ def open_stream(to: Destination, request: SendRequest, until: float) -> Stream:
     if request.protocol in ("h2", "grpc") and wrapped.selected_alpn_protocol() not in ("h2", None):
         wrapped.close()
         raise HttpFailure("protocol-error", f"the server chose {wrapped.selected_alpn_protocol()} by ALPN, not h2")
-    return Stream(wrapped, until)
+    stream = Stream(wrapped, until, heard)
+    try:
+        stream.hear_refusal()
+    except HttpFailure:
+        stream.close()
+        raise
+    return stream
 
 
 def lenient_context() -> ssl.SSLContext:

@@ -82,6 +82,7 @@ class StreamProber:
         self._closed = False
         self._greeted: queue.SimpleQueue[Hello | None] = queue.SimpleQueue()
         self._stray: deque[str] = deque(maxlen=5)
+        self._listener = threading.Thread(target=self._listen, name="prober-listener", daemon=True)
         self.hello = Hello()
 
     @property
@@ -104,13 +105,13 @@ class StreamProber:
         `deadline`: seconds after which the far end gives up by itself. Raises ProberLost, everything closed.
         """
         config = {"nonce": self._nonce, "vantage": encode(self._vantage), "deadline": deadline}
-        threading.Thread(target=self._listen, name="prober-listener", daemon=True).start()
+        self._listener.start()
 
         def send() -> None:  # a full pipe must not hold up the time-out
             try:
                 self._send(envelope + json.dumps(config).encode() + b"\n")
             except (OSError, ValueError) as error:
-                self._lose(f"the prober could not be sent: {error}")
+                self._broke(f"the prober could not be sent: {error}")
 
         threading.Thread(target=send, name="prober-sender", daemon=True).start()
         try:
@@ -144,7 +145,7 @@ class StreamProber:
         try:
             self._send(json.dumps(message).encode() + b"\n")
         except (OSError, ValueError) as error:
-            self._lose(f"the stream to the prober broke: {error}")
+            self._broke(f"the stream to the prober broke: {error}")
         try:
             failure = waiting.done.get(timeout=budget + _GRACE)
         except queue.Empty:
@@ -170,6 +171,11 @@ class StreamProber:
         with self._sending:
             self._writer.write(data)
             self._writer.flush()
+
+    def _broke(self, reason: str) -> None:
+        """Writing failed: the far end's last words, which the listener is about to read, say more than the errno."""
+        self._listener.join(1.0)
+        self._lose(reason)
 
     def _lose(self, reason: str) -> None:
         with self._lock:

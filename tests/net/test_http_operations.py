@@ -22,6 +22,7 @@ from mcdoctor.net import h2, http
 
 Ask = Callable[..., list[Fact]]
 Start = Callable[..., Any]
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 def send(ask: Ask, port: int, path: str = "/", scheme: str = "http", **more: Any) -> HttpRequest:
@@ -47,7 +48,8 @@ def test_a_whole_answer(ask: Ask, serve: Start, read_request: Start) -> None:
     def talk(connection: socket.socket) -> None:
         heads.append(read_request(connection))
         connection.sendall(
-            b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 11\r\nServer: envoy\r\nX-Served-By: cluster-b/pod-1\r\n"
+            b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 11\r\nServer: envoy\r\n"
+            b"X-Served-By: cluster-b/pod-1\r\n"
             b"Set-Cookie: sid=abc\r\nX-Envoy-Upstream-Service-Time: 3\r\nX-Other: 1\r\n\r\nno upstream"
         )
 
@@ -55,7 +57,8 @@ def test_a_whole_answer(ask: Ask, serve: Start, read_request: Start) -> None:
     assert (fact.result, fact.status, fact.body_start, fact.body_bytes) == ("response", 503, "no upstream", 11)
     assert fact.served_by == "cluster-b/pod-1"
     assert fact.headers == {
-        "content-length": "11", "server": "envoy", "x-served-by": "cluster-b/pod-1", "x-envoy-upstream-service-time": "3",
+        "content-length": "11", "server": "envoy", "x-served-by": "cluster-b/pod-1",
+        "x-envoy-upstream-service-time": "3",
     }  # fmt: skip
     assert fact.request_headers == {"X-Tenant": "7", "Authorization": "[redacted]"}
     assert fact.connection == "new"
@@ -65,7 +68,7 @@ def test_a_whole_answer(ask: Ask, serve: Start, read_request: Start) -> None:
 
 
 @pytest.mark.parametrize("pieces, status, body", [
-    ((b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nab", b"cd\r\n3;x=y\r\nefg\r\n0\r\nT: 1\r\n\r\n"), 200, "abcdefg"),
+    ((CHUNKED + b"4\r\nab", b"cd\r\n3;x=y\r\nefg\r\n0\r\nT: 1\r\n\r\n"), 200, "abcdefg"),
     ((b"HTTP/1.0 200 OK\r\n\r\nuntil the end",), 200, "until the end"),
     ((b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",), 204, None),
     ((b"HTTP/1.1 200\r\nContent-Length: 2\r\n\r\nok",), 200, "ok"),
@@ -83,8 +86,8 @@ def test_forms_of_answers(
     ((), "closed", "closed without an answer"),
     ((b"HTTP/1.1 200 OK\r\nContent-L",), "closed", "closed within the head of the answer"),
     ((b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc",), "closed", "closed after 3 of 9 bytes of the body"),
-    ((b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nabc",), "closed", "closed after 3 bytes, within a chunk"),
-    ((b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",), "protocol-error", "a chunk without its size"),
+    ((CHUNKED + b"9\r\nabc",), "closed", "closed after 3 bytes, within a chunk"),
+    ((CHUNKED + b"zz\r\n",), "protocol-error", "a chunk without its size"),
     ((b"SSH-2.0-OpenSSH_9.2\r\n",), "protocol-error", "not HTTP: SSH-2.0-OpenSSH_9.2"),
     ((b"\x15\x03\x01\x00\x02\x02\x46",), "protocol-error", "not HTTP: 15030100020246"),
 ])  # fmt: skip
@@ -218,9 +221,13 @@ def test_https_and_its_failures(ask: Ask, serve: Start, serve_tls: Start, read_r
     def wants_certificate(context: ssl.SSLContext) -> None:
         context.verify_mode = ssl.CERT_REQUIRED
 
-    fact = send(ask, serve_tls(wants_certificate).port, scheme="https")
-    assert fact.result == "tls-error"
-    assert "CERTIFICATE_REQUIRED" in (fact.error or "")
+    fact = send(ask, serve_tls(wants_certificate).port, scheme="https", timeout=3.0)
+    assert (fact.result, fact.error) == ("tls-error", "alert certificate_required by the server")
+
+    def may_have_one(context: ssl.SSLContext) -> None:
+        context.verify_mode = ssl.CERT_OPTIONAL
+
+    assert send(ask, serve_tls(may_have_one, talk).port, scheme="https", timeout=3.0).status == 200
 
 
 # --- HTTP/2 ----------------------------------------------------------------------------------------------------------

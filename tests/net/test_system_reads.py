@@ -42,7 +42,8 @@ Ask = Callable[..., list[Fact]]
 def test_resolv_conf_as_the_library_reads_it() -> None:
     text = (
         "# generated\nnameserver 10.96.0.10\nnameserver fd00::a ; second\ndomain old.example\n"
-        "search shop.svc.cluster.local svc.cluster.local\noptions ndots:5 timeout:1\noptions edns0\nnameserver\nnonsense\n"
+        "search shop.svc.cluster.local svc.cluster.local\noptions ndots:5 timeout:1\n"
+        "options edns0\nnameserver\nnonsense\n"
     )
     assert system.parse_resolv_conf(text) == (
         ("10.96.0.10", "fd00::a"),

@@ -196,7 +196,7 @@ def test_a_chain_that_cannot_be_read_stays_der(ask: Ask, serve_tls: Start) -> No
     assert len(half.chain) == 1
 
 
-# --- the padded ClientHello of the path MTU stream ----------------------------------------------------------------------
+# --- the padded ClientHello of the path MTU stream -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("length", [0, 600, 3000, 15_000])

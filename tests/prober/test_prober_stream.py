@@ -429,7 +429,7 @@ def test_no_line_breaks_the_agent(lines: list[bytes]) -> None:
     assert out
 
 
-# --- in this process ---------------------------------------------------------------------------------------------------
+# --- in this process -------------------------------------------------------------------------------------------------
 
 
 def test_the_local_prober() -> None:
