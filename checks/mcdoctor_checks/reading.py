@@ -71,15 +71,6 @@ def canonical(address: str) -> str:
         return address
 
 
-def host_of(server: str) -> str:
-    """The address in `address:port`, `[address]:port` or a bare address."""
-    if server.startswith("["):
-        return canonical(server[1:].partition("]")[0])
-    if server.count(":") == 1:
-        server = server.partition(":")[0]
-    return canonical(server)
-
-
 def whole(facts: Facts, kind: str, cluster: str, namespace: str, selector: Mapping[str, str] | None = None) -> bool:
     """True when every object of the kind there (under that selector, whatever its order) is known."""
     if facts.complete(kind, cluster, namespace):

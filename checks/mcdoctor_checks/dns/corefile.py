@@ -204,11 +204,12 @@ class _Parser:
                     self.problems.append(f"line {words[0].line}: text after a closing brace")
                 return tuple(plugins), at
             options: tuple[tuple[str, ...], ...] = ()
+            line = words[0].line
             if words[-1].opens():
-                options, at = self._options(lines, at, words[0].line)
+                options, at = self._options(lines, at, line)
                 words = words[:-1]
             if not words:
-                self.problems.append(f"line {lines[at - 1][0].line}: a block without a plugin")
+                self.problems.append(f"line {line}: a block without a plugin")
                 continue
             args = tuple(w.text for w in words[1:])
             if words[0].text == "import" and not words[0].quoted:

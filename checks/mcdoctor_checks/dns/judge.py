@@ -553,7 +553,8 @@ def judge_answer(facts: Facts) -> Outcome:
         return Skipped(NO_NAME)
     seen = view(facts)
     looks = [k for k in seen.of(seen.host) if k.kind == "address" and (k.server in seen.servers or not seen.servers)]
-    looks += [k for k in seen.through_libc() if k.kind == "address" and not _expanded(seen, k)]
+    if not looks:  # what a search list makes of the name is another check's affair
+        looks = [k for k in seen.through_libc() if k.kind == "address" and not _expanded(seen, k)]
     if not looks:
         return Unknown(why_blind(facts) if not seen.looks else "no answer with an address was seen")
     problems: list[Finding] = []

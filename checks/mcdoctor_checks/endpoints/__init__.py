@@ -20,7 +20,7 @@ service_is_usable = Check(
     judge=judge_service,
     uses=(KubeObject, Listed),
     findings=(
-        "service-absent", "service-port-missing", "service-port-other-protocol", "external-name-is-address",
+        "service-absent", "service-port-other-protocol", "external-name-is-address",
         "external-name-to-itself", "external-name-target-absent", "external-name-in-cluster", "external-name-alias",
     ),
     doc=f"""
@@ -33,8 +33,8 @@ Everything behind the name hangs on this object; an ExternalName changes the add
 header nor the TLS server name nor the port.
 
 ## What can go wrong
-No such Service (told only when the list is known to be whole); a port that is not there or is UDP; an ExternalName that
-holds an IP address, itself, or a Service that does not exist.
+No such Service (told only when the list is known to be whole); a port that is UDP only; an ExternalName that holds an
+IP address, itself, or a Service that does not exist.
 
 ## What it needs
 {_READS}

@@ -202,17 +202,7 @@ def _port(facts: Facts, side: Side) -> Iterator[Finding]:
         "port": wanted,
         "ports": shown(f"{p}/{p.protocol}" for p in ports),
     }
-    if not same:
-        yield Finding(
-            id="service-port-missing",
-            hop=Hop.DEST_SERVICE,
-            subject=side.subject,
-            severity=_severity(side),
-            symptom=Symptom.CONNECTION_TIMEOUT,
-            args=args,
-            evidence=(service,),
-        )
-    elif facts.flow.protocol not in (None, "udp") and all(p.protocol != "TCP" for p in same):
+    if same and facts.flow.protocol not in (None, "udp") and all(p.protocol != "TCP" for p in same):
         yield Finding(
             id="service-port-other-protocol",
             hop=Hop.DEST_SERVICE,
