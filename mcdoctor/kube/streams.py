@@ -25,6 +25,7 @@ _STDIN, _STDOUT, _STDERR, _STATUS, _CLOSE = 0, 1, 2, 3, 255
 _V5, _V4 = "v5.channel.k8s.io", "v4.channel.k8s.io"
 _PIECE = 32 * 1024
 _BACKLOG = 4 << 20
+_UNANSWERED = 3
 _PING = 10.0  # proxies in front of API servers drop connections that stay quiet for a minute
 
 
@@ -165,15 +166,15 @@ class ProcessStream:
         assert wire is not None
         waiting = bytearray()
         input_open = True
-        heard = time.monotonic()
-        pinged = heard
+        heard = pinged = time.monotonic()
+        unanswered = 0
         while not self._closing.is_set():
             poll = select.poll()
             if len(waiting) < _BACKLOG:
                 poll.register(wire, select.POLLIN)
             wanted = (select.POLLIN if input_open else 0) | (select.POLLOUT if waiting else 0)
             poll.register(self._inner, wanted)  # with no event wanted, closing still wakes us
-            ready = dict(poll.poll(1000))
+            ready = dict(poll.poll(min(1.0, _PING / 2) * 1000))
             now = time.monotonic()
             buffered = isinstance(wire, ssl.SSLSocket) and wire.pending() > 0
             inner = ready.get(self._inner.fileno(), 0)
@@ -186,7 +187,7 @@ class ProcessStream:
                     if self._websocket.getsubprotocol() == _V5:
                         self._websocket.send_binary(bytes([_CLOSE, _STDIN]))
             while (ready.get(wire.fileno()) or buffered) and len(waiting) < _BACKLOG:
-                heard = now
+                heard, unanswered = now, 0
                 if not self._frame(waiting):
                     self._flush(waiting)
                     return
@@ -196,10 +197,10 @@ class ProcessStream:
                 with contextlib.suppress(BlockingIOError):
                     del waiting[: self._inner.send(waiting)]
             if now - max(heard, pinged) > _PING:
+                if unanswered == _UNANSWERED:
+                    raise OSError(f"nothing was heard for {now - heard:.0f} s")
                 self._websocket.ping()
-                pinged = now
-            if pinged > heard and now - heard > 3 * _PING:
-                raise OSError(f"nothing was heard for {now - heard:.0f} s")
+                pinged, unanswered = now, unanswered + 1
 
     def _frame(self, waiting: bytearray) -> bool:
         """Takes one frame; false when the stream is over."""

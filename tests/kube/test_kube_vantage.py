@@ -595,3 +595,86 @@ def test_an_interrupt_deletes_the_pod_and_its_owner(fake, kubelet, namespace, mo
     with pytest.raises(KeyboardInterrupt):
         pod.prepare(fake.connect(), PLACE, AGENT).open()
     assert namespace.objects == {} and namespace.log[-2:] == ["delete pods", "delete configmaps"]
+
+
+@pytest.mark.parametrize(
+    ("status", "says"),
+    [
+        (
+            {
+                "phase": "Pending",
+                "containerStatuses": [{"state": {"waiting": {"reason": "ErrImagePull", "message": "no"}}}],
+            },
+            "ErrImagePull: no",
+        ),
+        ({"phase": "Failed", "reason": "Evicted", "message": "node was full"}, "node was full"),
+        ({"phase": "Pending"}, "did not run within"),
+    ],
+)
+def test_an_own_pod_that_cannot_start_is_said_and_deleted(fake, kubelet, namespace, reply, status, says):
+    handle = namespace.handle
+
+    def never_running(request, resource):
+        answer = handle(request, resource)
+        if request.method == "GET" and answer.code == 200:
+            answer.body["status"] = status
+        return answer
+
+    fake.route("/api/v1/namespaces/shop/pods/mcdoctor", lambda r: never_running(r, "pods"))
+    with pytest.raises(NoVantage) as caught:
+        pod.prepare(fake.connect(), PLACE, AGENT, start_timeout=0.3).open()
+    assert says in reasons(caught) and namespace.objects == {}
+
+
+def test_an_own_pod_that_is_not_let_in_creates_nothing(fake, kubelet, namespace, reply, failure):
+    refusal = reply(403, failure(403, "Forbidden", "exceeded quota: pods"))
+    fake.route("/api/v1/namespaces/shop/pods", lambda r: refusal if r.method == "POST" else kubelet.pod(r))
+    plan = vantage.choose("pod", fake.connect(), PLACE, AGENT)
+    assert plan.kind == "none" and "exceeded quota" in plan.limits[0].reason and namespace.log == []
+
+
+def test_an_owner_that_is_not_let_in_creates_no_pod(fake, kubelet, namespace, reply, failure):
+    own = pod.prepare(fake.connect(), PLACE, AGENT)
+    fake.route("/api/v1/namespaces/shop/configmaps", reply(403, failure(403, "Forbidden", "no configmaps")))
+    with pytest.raises(NoVantage, match="no configmaps"):
+        own.open()
+    assert namespace.objects == {} and namespace.log == []
+
+
+def test_an_own_pod_whose_prober_does_not_start_is_deleted(fake, kubelet, namespace):
+    def talk(*_):
+        raise RuntimeError("no hello")
+
+    with pytest.raises(NoVantage, match="no hello"):
+        pod.prepare(fake.connect(), PLACE, Agent(ECHO, talk)).open()
+    assert namespace.objects == {}
+
+
+def test_what_could_not_be_deleted_is_said(fake, kubelet, namespace, reply, failure):
+    opened = pod.prepare(fake.connect(), PLACE, AGENT).open()
+    refusal = reply(403, failure(403, "Forbidden", "cannot delete resource"))
+    handle = namespace.handle
+    fake.route(
+        "/api/v1/namespaces/shop/configmaps/mcdoctor",
+        lambda r: refusal if r.method == "DELETE" else handle(r, "configmaps"),
+    )
+    lines = opened.close()
+    assert lines[0].startswith("deleted pod") and "cannot delete resource" in lines[1]
+
+
+def test_an_account_is_honest_about_what_it_could_not_see(fake, kubelet, reply, failure):
+    api = fake.connect()
+    wanted = ephemeral.prepare(api, PLACE, AGENT)
+    opened = wanted.open()
+    fake.route(POD, reply(503, failure(503, "ServiceUnavailable", "etcd is gone")))
+    (line,) = opened.close()
+    assert line.startswith(f"could not see what became of the ephemeral container {wanted.name}")
+    assert "mcdoctor cleanup -n shop --context here" in line
+
+
+def test_a_container_that_does_not_end_is_said(fake, kubelet):
+    wanted = ephemeral.prepare(fake.connect(), PLACE, AGENT)
+    kubelet.containers.append(dict(wanted.container))
+    line = ephemeral.account(wanted.api, PLACE, wanted.name, end_it=False, timeout=0.3)
+    assert "is still running; end it with: mcdoctor cleanup" in line
+    assert ephemeral.account(wanted.api, PLACE, "mcdoctor-none", end_it=False).endswith("was not created")
