@@ -19,7 +19,7 @@ check: $(VENV)/.tested            ## linters, types, import contracts, generated
 	$(BIN)/python -m mcdoctor.docsgen
 
 accuracy: $(VENV)/.tested         ## how often the cause is named, over all scenarios and recorded cases
-	$(BIN)/python bench/accuracy.py
+	$(BIN)/python tests/accuracy.py
 
 bench: $(VENV)/.tested            ## measured speed, each figure beside a yardstick of the same run
 	$(BIN)/python bench/speed.py
