@@ -11,10 +11,11 @@ from mcdoctor_checks.tcp.reach import Reach, State, front, group, opens, reaches
 
 REACH_FINDINGS = (
     "tcp-refused", "tcp-reset", "tcp-silent", "tcp-admin-prohibited", "tcp-host-unreachable", "tcp-net-unreachable",
-    "tcp-no-route-here", "tcp-sometimes-silent", "tcp-sometimes-refused", "tcp-one-try-lost", "tcp-one-family-fails", "tcp-trace-ends",
+    "tcp-no-route-here", "tcp-sometimes-silent", "tcp-sometimes-refused", "tcp-one-try-lost",
+    "tcp-one-family-fails", "tcp-trace-ends",
     "tcp-open-from-inside", "tcp-refused-from-inside", "tcp-silent-from-inside", "tcp-open-from-beside",
     "tcp-reused-port-fails", "tcp-local-ports-used-up",
-    "ladder-breaks-at-name", "ladder-breaks-at-service-address", "ladder-breaks-at-gateway",
+    "tcp-ends-before-node", "ladder-breaks-at-name", "ladder-breaks-at-service-address", "ladder-breaks-at-gateway",
     "ladder-breaks-at-endpoint", "ladder-endpoint-refuses", "ladder-endpoint-not-direct", "ladder-neighbour-works",
     "ladder-other-port-works", "ladder-all-silent",
 )  # fmt: skip
@@ -153,6 +154,8 @@ def _rungs(facts: Facts, ladder: list[Reach], first: list[Reach], state: State) 
     strangers = [r for r in first if r.label == "name"]
     if strangers and behind:
         found.append(_step("ladder-breaks-at-name", Hop.SOURCE_DNS, strangers, behind, Severity.ERROR))
+    elif services and good and (ended := _ends_before_node(facts, services, good)):
+        found.append(ended)
     elif services and good:
         found.append(_step("ladder-breaks-at-service-address", Hop.DEST_SERVICE, services, good, Severity.ERROR))
     elif gateways and good:
@@ -160,6 +163,45 @@ def _rungs(facts: Facts, ladder: list[Reach], first: list[Reach], state: State) 
     elif not behind:
         found += _neighbours(ladder, first)
     return found
+
+
+def _ends_before_node(facts: Facts, services: list[Reach], good: list[Reach]) -> Finding | None:
+    """Packets to the Service's address are stopped before the node behind which its endpoint answers.
+
+    The node's own Service rules would act a hop later: it answers a packet that expires there before translating it.
+    An address of the source's own cluster is translated at home and tells nothing this way.
+    """
+    local = facts.flow.local
+    if local is not None and any(r.address in local.cluster_ips for r in services):
+        return None
+    traces = [t for t in clear(facts, Trace) if t.direction != "reverse" and t.hops]
+    whole = next((t for t in traces if t.reached and t.destination in {r.address for r in good}), None)
+    short = next((t for t in traces if t.destination in {r.address for r in services}), None)
+    if whole is None or short is None or whole.hops[-1].icmp != "syn-ack":
+        return None
+    answered = [h for h in short.hops if h.address]
+    last = max((h.ttl for h in answered), default=0)
+    node = whole.hops[-1].ttl - 1
+    seen = any(h.ttl == node and h.address for h in whole.hops)
+    refused = bool(answered) and answered[-1].icmp == "rst" and last <= node
+    if not refused and (short.reached or not seen or last >= node):
+        return None
+    where = next((h.address for h in reversed(answered) if h.icmp != "rst"), None)
+    return Finding(
+        id="tcp-ends-before-node",
+        hop=Hop.NETWORK,
+        subject=services[0].where,
+        symptom=_REFUSED if refused else _TIMEOUT,
+        args={
+            "address": services[0].where,
+            "good": good[0].where,
+            "hop": where or "?",
+            "ttl": last,
+            "total": node + 1,
+            "state": services[0].state,
+        },
+        evidence=(short, whole, *(f for r in services for f in r.facts)),
+    )
 
 
 def _neighbours(ladder: list[Reach], first: list[Reach]) -> list[Finding]:

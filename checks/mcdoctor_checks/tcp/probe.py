@@ -60,7 +60,7 @@ def ladder(world: World) -> list[tuple[str, int, str | None]]:
 
 
 def probe(world: World) -> Iterator[Fact]:
-    """One try each; ten where a rung did not open (or the symptom is one of connecting), a trace of the first silent."""
+    """One try each; ten where a rung did not open (or the symptom is of connecting), a trace of the first silent."""
     prober = low_level(world)
     rungs = ladder(world)
     first = [ConnectTcp(address=a, port=p, name=n, timeout=1.5) for a, p, n in rungs]
@@ -77,6 +77,12 @@ def probe(world: World) -> Iterator[Fact]:
     if dead:
         again.append(TracePath(address=dead[0].address, port=dead[0].port, protocol="tcp"))
         again.append(LookUpRoute(address=dead[0].address))
+    opened = [f for f in connects if f.result == "open"]
+    if odd and opened and odd[0] == rungs[0]:
+        # How far packets to the front come, beside how far those to an endpoint do.
+        if not dead:
+            again.append(TracePath(address=odd[0][0], port=odd[0][1], protocol="tcp"))
+        again.append(TracePath(address=opened[0].address, port=opened[0].port, protocol="tcp"))
     yield from side_by_side(prober, world, again, 6.0)
     if odd and world.far is not None:
         inside = [ConnectTcp(address=b.address, port=b.port, timeout=1.5) for b in world.flow.backends[:_ENDPOINTS]]
