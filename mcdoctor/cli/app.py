@@ -17,6 +17,7 @@ from mcdoctor.cli import cleanup as cleanup_command
 from mcdoctor.cli import explain as explain_command
 from mcdoctor.cli import lab as lab_command
 from mcdoctor.cli import policy as policy_command
+from mcdoctor.cli import probe as probe_command
 from mcdoctor.cli import rbac as rbac_command
 from mcdoctor.cli.errors import FAILED, INTERRUPTED, CommandError, plain
 
@@ -298,6 +299,7 @@ rbac_command.register(app)
 cleanup_command.register(app)
 app.add_typer(lab_command.app, name="lab", rich_help_panel="Find the cause")
 app.add_typer(policy_command.app, name="policy", rich_help_panel="Find the cause")
+app.add_typer(probe_command.app, name="probe", rich_help_panel="Find the cause")
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> None:
