@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -127,6 +128,9 @@ KNOWN: Mapping[str, Resource] = _table()
 """Kinds whose place need not be asked for, by `Kind` or `Kind.group`."""
 
 
+_FAILURE = 10.0
+
+
 class Unserved(Exception):
     """The server does not have the kind: its own discovery says so."""
 
@@ -140,18 +144,19 @@ class Discovery:
         self._groups: dict[str, list[str]] | None = None
         self._resources: dict[str, list[Resource]] = {}
         self._found: dict[str, Resource] = {}
+        self._failed: tuple[float, NoAnswer] | None = None
 
     def resolve(self, kind: str) -> Resource:
         """The place of a kind. Raises Unserved when the server says there is no such kind, NoAnswer when it cannot
         be found out. Kubernetes' own kinds are not looked up."""
+        found, known = self._found.get(kind), KNOWN.get(kind)
+        if found is not None:
+            return found
+        if known is not None and known.group in BUILT_IN:
+            return known  # without the lock: a slow discovery holds up extensions only
         with self._lock:
-            if kind in self._found:
-                return self._found[kind]
-            known = KNOWN.get(kind)
-            if known is None or known.group not in BUILT_IN:
-                known = self._look_up(kind, known)
-            self._found[kind] = known
-            return known
+            found = self._found[kind] = self._found.get(kind) or self._look_up(kind, known)
+            return found
 
     def again(self, kind: str) -> Resource:
         """The place of a kind whose known path was not found: another version, or Unserved. Raises NoAnswer."""
@@ -179,12 +184,21 @@ class Discovery:
             return ["v1"]
         with self._lock:
             if self._groups is None:
-                self._groups = {
-                    str(g["name"]): _in_order(g) for g in self._document("/apis", "APIGroupList").get("groups") or []
-                }
+                self._groups = self._read_groups()
             if group not in self._groups:
                 raise Unserved(group)
             return self._groups[group]
+
+    def _read_groups(self) -> dict[str, list[str]]:
+        """A failure is remembered for a while: dozens of extension kinds would each ask again."""
+        if self._failed is not None and time.monotonic() < self._failed[0]:
+            raise NoAnswer(str(self._failed[1]))
+        try:
+            document = self._document("/apis", "APIGroupList")
+        except NoAnswer as failure:
+            self._failed = (time.monotonic() + _FAILURE, failure)
+            raise
+        return {str(g["name"]): _in_order(g) for g in document.get("groups") or []}
 
     def _in_version(self, group: str, version: str) -> list[Resource]:
         path = f"/apis/{group}/{version}" if group else f"/api/{version}"

@@ -223,6 +223,17 @@ def test_many_missing_extensions_cost_one_request(fake):
     assert [r.path for r in fake.requests] == ["/apis"]
 
 
+def test_discovery_that_fails_is_asked_once_and_hides_every_extension(fake, reply, failure):
+    fake.route("/apis", reply(401, failure(401, "Unauthorized", "Unauthorized")))
+    fake.route(SERVICES, listing("a"))
+    reader = ApiReader(fake.connect())
+    for kind in (IMPORT, "VirtualService.networking.istio.io", "CiliumNetworkPolicy.cilium.io"):
+        fact = reader.list(kind, "shop")[0]
+        assert isinstance(fact, Blind) and "API discovery at /apis failed: Unauthorized" in fact.reason
+    assert isinstance(reader.list("Service", "shop")[-1], Listed)
+    assert len(fake.asked("/apis")) == 1
+
+
 def test_something_that_is_no_api_server_never_says_absent(fake, reply):
     fake.route("/", reply(404, b"<html>Not Found</html>", {"Content-Type": "text/html"}))
     reader = ApiReader(fake.connect())
