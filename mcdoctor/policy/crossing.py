@@ -107,7 +107,7 @@ def detect(world: World, source: Pod | Node, destination: Pod | Node, service: S
             )
         if networks[0]:
             return "flat", f"both clusters are on Istio network {networks[0]}"
-    if any(cluster.of("submariner.io", "ClusterGlobalEgressIP") for cluster in (a, b)) or _global_cidrs(b, b.name):
+    if any(cluster.of("submariner.io", "ClusterGlobalEgressIP") or _global_cidrs(cluster, "") for cluster in (a, b)):
         return "globalnet", "Submariner with Globalnet"
     if a.of("submariner.io", "Endpoint") or b.of("submariner.io", "Endpoint") or a.of("submariner.io", "Gateway"):
         return "flat", "Submariner without Globalnet"
@@ -162,11 +162,13 @@ def pods_of(cluster: Cluster, service: Service) -> tuple[Pod, ...]:
 
 
 def _global_cidrs(cluster: Cluster, name: str) -> tuple[str, ...]:
+    """Global CIDRs of the cluster called `name` in Submariner's Cluster objects; of all of them when `name` is ''."""
     found: list[str] = []
     for obj in cluster.of("submariner.io", "Cluster"):
         spec = obj.raw.get("spec")
-        if isinstance(spec, dict) and spec.get("cluster_id") in (name, None):
-            found.extend(c for c in spec.get("global_cidr") or () if isinstance(c, str))
+        if isinstance(spec, dict) and (not name or spec.get("cluster_id") in (name, None)):
+            listed = spec.get("global_cidr")
+            found.extend(c for c in (listed if isinstance(listed, list) else ()) if isinstance(c, str))
     return tuple(found)
 
 

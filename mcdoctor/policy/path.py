@@ -502,6 +502,7 @@ def _absent(engine: Engine, walked: Sequence[PathAnswer]) -> list[str]:
         for end in (path.source, path.destination)
         if isinstance(end, Pod)
     }
+    places |= {(point.cluster, "") for path in walked for point in path.points}
     listed: list[Refusal] = [r for place in sorted(places) for r in refusals.get(place, ()) if r.fatal]
     return [f"not counted: {r.ref}, {r.field or '/'} {r.why}" for r in listed[:3]]
 
