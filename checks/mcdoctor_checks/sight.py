@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from mcdoctor.models.collection import Facts
-from mcdoctor.models.facts import DnsAnswer, Fact, Interception, KubeObject, PathMtu, Trace, UdpProbe
+from mcdoctor.models.facts import DnsAnswer, Fact, Interception, KubeObject, PathMtu, ResolvConf, Trace, UdpProbe
 from mcdoctor.models.flow import Flow, RungLabel
 from mcdoctor.models.vantage import Vantage
 
@@ -160,10 +160,13 @@ def veiled_by(facts: Facts, kind: type[F]) -> str | None:
 
 
 def name_addresses(facts: Facts) -> tuple[str, ...]:
-    """What the destination's name resolved to, as seen from the source."""
+    """What the destination's name resolved to for the source: by its own nameservers, not by others that were asked."""
     host = (facts.flow.host or "").rstrip(".").lower()
+    own = {s for c in facts.all(ResolvConf) if place(facts.flow, c.vantage) == "source" for s in c.nameservers}
     found: dict[str, None] = {}
     for answer in facts.all(DnsAnswer):
+        if own and answer.resolver in (None, "direct") and split_host_port(answer.server)[0] not in own:
+            continue
         if host and answer.name.rstrip(".").lower() == host and place(facts.flow, answer.vantage) == "source":
             found.update(dict.fromkeys(answer.addresses))
     found.update(dict.fromkeys(r.address for r in facts.flow.rungs if r.label == "name" and r.address))

@@ -10,6 +10,7 @@ from mcdoctor.models.facts import (
     NodeFact,
     PacketFilter,
     PathMtu,
+    ResolvConf,
     TcpConnect,
     Trace,
 )
@@ -21,7 +22,7 @@ mtu_path_carries_full_packets = Check(
     probe=probe.probe,
     judge=judge.judge_path,
     gives=(PathMtu, Interface),
-    uses=(TcpConnect, DnsAnswer, Interception, KubeObject, NodeFact, PacketFilter, Trace, Capture),
+    uses=(TcpConnect, DnsAnswer, ResolvConf, Interception, KubeObject, NodeFact, PacketFilter, Trace, Capture),
     findings=judge.PATH_FINDINGS,
     timeout=8.0,
     doc="""
@@ -33,7 +34,8 @@ for what parts its causes: an ICMP error that somebody else received or a captur
 what is missing, nodes with different interface sizes, a segment size that nothing lowers.
 
 ## Why it matters
-A black hole lets handshakes and health checks through and hangs on the first large request or answer. Nothing is logged.
+A black hole lets handshakes and health checks through and hangs on the first large request or answer. Nothing is
+logged.
 
 ## What can go wrong
 Packets above a size vanish without an ICMP error. A smaller path of which the sender is told is healthy and only noted,

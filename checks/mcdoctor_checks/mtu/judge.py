@@ -27,7 +27,8 @@ Args = dict[str, str | int | float]
 PATH_FINDINGS = (
     "mtu-black-hole", "mtu-smaller-signalled", "mtu-loss-of-any-size", "mtu-datagrams-only", "mtu-only-this-sender",
     "mtu-frag-needed-seen", "mtu-no-frag-needed-captured", "mtu-icmp-dropped-by-rule", "mtu-icmp-not-allowed",
-    "mtu-tunnel-overhead-explains", "mtu-tunnel-may-explain", "mtu-differs-between-nodes", "mtu-mss-too-large", "mtu-clamp-missing",
+    "mtu-tunnel-overhead-explains", "mtu-tunnel-may-explain", "mtu-differs-between-nodes", "mtu-mss-too-large",
+    "mtu-clamp-missing",
 )  # fmt: skip
 
 
@@ -323,9 +324,8 @@ def _configured(facts: Facts, cluster: str) -> Iterable[tuple[str, KubeObject]]:
             tunnel = data.get("tunnel-protocol") or data.get("tunnel")
             if tunnel in ("vxlan", "geneve") and data.get("routing-mode", "tunnel") == "tunnel":
                 yield tunnel, config
-        elif config.name in ("kube-flannel-cfg", "canal-config"):
-            if re.search(r'"Type":\s*"vxlan"', data.get("net-conf.json", "")):
-                yield "vxlan", config
+        elif config.name in ("kube-flannel-cfg", "canal-config") and '"vxlan"' in data.get("net-conf.json", ""):
+            yield "vxlan", config
     for felix in facts.objects("FelixConfiguration.crd.projectcalico.org", cluster or None):
         if felix.spec.get("wireguardEnabled"):
             yield "wireguard", felix

@@ -16,12 +16,13 @@ from mcdoctor.models.facts import (
     NodeFact,
     PacketFilter,
     PathMtu,
+    ResolvConf,
     TlsHandshake,
     Trace,
 )
 from mcdoctor_checks.request import judge, probe, rules, segments
 
-_SEEN = (DnsAnswer, Interception, KubeObject)
+_SEEN = (DnsAnswer, ResolvConf, Interception, KubeObject)
 
 request_reaches_backend = Check(
     id="request-reaches-backend",
@@ -35,10 +36,10 @@ request_reaches_backend = Check(
     doc="""
 ## What it does
 Sends the flow's own request from the source: the readiness path of the destination's pods, else `/`, by GET, to the
-name that the workload uses. Then a short series on new and on kept connections (four each, at most five a second); all
-20 where the first vary or the symptom is one of intermittence. When it fails, the same request goes to the other rungs of
-the ladder. Where the protocol is not HTTP, it connects and listens for a greeting. `--request` chooses another request;
-one that is not GET, HEAD or OPTIONS is sent once only.
+name that the workload uses. Then a short series on new and on kept connections (four each, at most five a second);
+all 20 where the first vary or the symptom is one of intermittence. When it fails, the same request goes to the other
+rungs of the ladder. Where the protocol is not HTTP, it connects and listens for a greeting. `--request` chooses
+another request; one that is not GET, HEAD or OPTIONS is sent once only.
 
 ## Why it matters
 Without it nothing is ever called healthy. Any status that the application itself sends proves the path: 404, 401 and
@@ -180,7 +181,7 @@ request_bypasses_forward_proxy = Check(
     id="request-bypasses-forward-proxy",
     title="in-cluster names are not sent to a forward proxy",
     judge=rules.judge_forward_proxy,
-    uses=(KubeObject, HttpRequest, DnsAnswer),
+    uses=(KubeObject, HttpRequest, DnsAnswer, ResolvConf),
     findings=rules.FORWARD_FINDINGS,
     doc="""
 ## What it does

@@ -201,12 +201,21 @@ def target(facts: Facts, url: str, address: str | None) -> RungLabel | None:
         dialled, at = split_host_port(address)
         if dialled and is_address(dialled):
             label = rung_of(facts, dialled, at if at is not None else port)
-            if named and (label in (None, "name", "cluster-ip", "gateway") or dialled in name_addresses(facts)):
+            if named and _led_there(facts, dialled, label):
                 return "name" if _same_port(flow.port, port) else "neighbour"
             return label
     if named:
         return "name" if _same_port(flow.port, port) else "neighbour"
     return rung_of(facts, host, port) if host else None
+
+
+def _led_there(facts: Facts, dialled: str, label: RungLabel | None) -> bool:
+    """Whether the name gave this address. A probe of the ladder dials an address under the name that never gave it."""
+    if any(r.result == "dns-error" and place(facts.flow, r.vantage) == "source" for r in facts.all(HttpRequest)):
+        return False
+    if led := name_addresses(facts):
+        return dialled in led
+    return label in (None, "name", "cluster-ip", "gateway")
 
 
 def _same_port(wanted: int | None, port: int | None) -> bool:

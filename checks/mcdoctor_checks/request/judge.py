@@ -189,14 +189,10 @@ def _failures(facts: Facts, seen: Tally) -> list[Finding]:
                 evidence=evidence[:4],
             )
         )
-    direct = [
-        r for r in own_requests(facts)[0] if target(facts, r.url, r.address) == "endpoint" and read(r).proves_path
-    ]
-    if direct and all(
-        target(facts, f.url, f.address) != "endpoint"
-        for _, _, f in seen.answers
-        if isinstance(f, (HttpRequest, HttpSeries))
-    ):
+    asked = {target(facts, f.url, f.address) for _, _, f in seen.answers if isinstance(f, (HttpRequest, HttpSeries))}
+    past = {None, "neighbour", *asked}
+    lower = [r for r in own_requests(facts)[0] if target(facts, r.url, r.address) not in past]
+    if direct := [r for r in lower if read(r).proves_path]:
         found.append(
             Finding(
                 id="request-endpoint-works",
@@ -463,7 +459,7 @@ def _padded(request: HttpRequest) -> bool:
 
 def _paths(usual: Sequence[HttpRequest]) -> list[Finding]:
     """One URL always answers and another, with a larger answer, always hangs."""
-    small = [r for r in ordinary(usual)]
+    small = ordinary(usual)
     good = [r for r in small if read(r).proves_path]
     hung = [r for r in small if r.result == "timeout" and all(o.result == "timeout" for o in small if o.url == r.url)]
     if not good or not hung:

@@ -14,6 +14,7 @@ from mcdoctor.models.facts import (
     NodeFact,
     ObservedSource,
     PacketFilter,
+    ResolvConf,
     Route,
     Sysctl,
     TcpConnect,
@@ -22,7 +23,7 @@ from mcdoctor.models.facts import (
 )
 from mcdoctor_checks.tcp import judge, probe, rules
 
-_SEEN = (DnsAnswer, Interception, KubeObject)
+_SEEN = (DnsAnswer, ResolvConf, Interception, KubeObject)
 
 tcp_source_is_seen = Check(
     id="tcp-source-is-seen",
@@ -71,8 +72,8 @@ policy.
 
 ## What can go wrong
 Silence (a filter, a policy, no way back), a refusal (nobody listens), an ICMP error (administratively prohibited, no
-such host, no such network), connections that open only sometimes, rungs that differ. One lost try in ten is not a fault,
-and neither is an endpoint that is not ready.
+such host, no such network), connections that open only sometimes, rungs that differ. One lost try in ten is not a
+fault, and neither is an endpoint that is not ready.
 
 ## What it needs
 A prober in the source's pod; in a captured pod one outside the proxy. No privilege.
@@ -160,8 +161,8 @@ Compares the NAT rules of nodes with the EndpointSlices of the Service, and read
 When kube-proxy stops syncing, a node keeps sending connections to pods that are gone, and the API shows nothing of it.
 
 ## What can go wrong
-Rules name addresses that are no endpoints any more, or say that there are none; kube-proxy fails to sync; an IPVS server
-of weight zero keeps connections.
+Rules name addresses that are no endpoints any more, or say that there are none; kube-proxy fails to sync; an IPVS
+server of weight zero keeps connections.
 
 ## What it needs
 Filter rules or logs of the source's node, and the EndpointSlices.
@@ -183,8 +184,8 @@ twice, Service addresses that belong to another Service here, and names that lea
 With overlapping ranges a packet for the other cluster never leaves this one.
 
 ## What can go wrong
-Pod ranges intersect while pods are spoken to directly; an address is taken on both sides. Behind gateways or Globalnet an
-overlap does no harm and is only noted.
+Pod ranges intersect while pods are spoken to directly; an address is taken on both sides. Behind gateways or Globalnet
+an overlap does no harm and is only noted.
 
 ## What it needs
 `list` of nodes and CNI pools, or a bundle that holds them.
@@ -218,7 +219,7 @@ tcp_load_balancer_admits_source = Check(
     id="tcp-load-balancer-admits-source",
     title="the load balancer admits the source and has a pod behind it",
     judge=rules.judge_admission,
-    uses=(KubeObject, ObservedSource, TcpConnect, DnsAnswer),
+    uses=(KubeObject, ObservedSource, TcpConnect, DnsAnswer, ResolvConf),
     findings=rules.ADMISSION_FINDINGS,
     doc="""
 ## What it does

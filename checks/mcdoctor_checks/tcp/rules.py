@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from itertools import pairwise
 from typing import Any
 
 from mcdoctor.models.collection import Facts
@@ -82,7 +83,7 @@ def rise(metric: Metric) -> float:
     values = [p.value for p in sorted(metric.samples, key=lambda p: p.at)]
     if metric.type == "gauge":
         return values[-1] if values else 0.0
-    return sum(max(0.0, b - a) if b >= a else b for a, b in zip(values, values[1:], strict=False))
+    return sum(max(0.0, b - a) if b >= a else b for a, b in pairwise(values))
 
 
 def logged(facts: Facts, pattern: re.Pattern[str], *components: str) -> list[LogLine]:
@@ -322,7 +323,8 @@ def _concerns(rule: str, namespace: str, name: str, addresses: Iterable[str]) ->
 # --- address ranges ------------------------------------------------------------------------------------------------
 
 RANGE_FINDINGS = (
-    "pod-ranges-overlap", "pod-ranges-overlap-apart", "same-pod-address-twice", "service-address-taken-here", "two-names-one-address",
+    "pod-ranges-overlap", "pod-ranges-overlap-apart", "same-pod-address-twice", "service-address-taken-here",
+    "two-names-one-address",
 )  # fmt: skip
 _SUBNET = re.compile(r"(?:podSubnet|clusterCIDR):\s*\"?([\da-fA-F.:/,]+)")
 
