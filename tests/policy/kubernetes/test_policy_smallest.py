@@ -8,7 +8,7 @@ import random
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from policy_build import namespace, network_policy, node, one, pod
+from policy_build import namespace, network_policy, node, obj, one, pod
 from policy_worlds import small
 
 from mcdoctor.policy.addresses import parse_ip
@@ -144,3 +144,29 @@ def test_a_change_lets_the_traffic_through_and_takes_nothing_away(seed: int, pic
                 assert not (was is Verdict.ALLOWED and now is not Verdict.ALLOWED)
                 opened += was is not Verdict.ALLOWED and now is Verdict.ALLOWED
     assert opened - 1 <= sum(side.options[0].opens for side in suggestion.sides) + (len(suggestion.sides) > 1) * opened
+
+
+def test_a_mesh_that_refuses_gets_a_policy_of_its_own_kind() -> None:
+    captured = {"containers": ("app", "istio-proxy")}
+    objects = [
+        namespace("shop"),
+        pod("shop", "web", {"app": "web"}, ip="10.0.0.1", account="web-sa", **captured),
+        pod("shop", "api", {"app": "api"}, ip="10.0.0.2", **captured),
+        obj("security.istio.io/v1", "AuthorizationPolicy", "shop", "nothing", {}),
+    ]
+    engine = one(*objects)
+    suggestion = suggest(engine, ask(engine, Question(PodName("shop", "web"), PodName("shop", "api"), 8080)))
+    assert suggestion is not None and suggestion.verdict is Verdict.ALLOWED
+    rule = suggestion.objects[0]["spec"]["rules"][0]
+    assert rule["from"] == [{"source": {"principals": ["cluster.local/ns/shop/sa/web-sa"]}}]
+    assert rule["to"] == [{"operation": {"ports": ["8080"]}}]
+
+
+def test_a_deliberate_deny_is_named_and_not_edited_away() -> None:
+    rule = {"action": "Deny", "from": [{"namespaces": {}}]}
+    deny = {"priority": 1, "subject": {"namespaces": {}}, "ingress": [rule]}
+    engine = one(*WORLD, obj("policy.networking.k8s.io/v1alpha1", "AdminNetworkPolicy", None, "no", deny))
+    suggestion = suggest(engine, ask(engine, TO_DB))
+    assert suggestion is not None and suggestion.verdict is Verdict.DENIED
+    assert [d.ref.name for d in suggestion.sides[0].deliberate] == ["no"]
+    assert "on purpose" in suggestion.sides[0].why and not suggestion.objects
