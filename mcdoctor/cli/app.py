@@ -25,6 +25,7 @@ app = typer.Typer(
     name="mcdoctor",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,  # plain help: rich and its Markdown parser cost 0.15 s of CPU
     pretty_exceptions_enable=False,  # tracebacks would print locals, and locals hold tokens
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -58,11 +59,6 @@ class FailOn(enum.StrEnum):
     WARNING = "warning"
 
 
-_CLUSTERS = "Clusters"
-_LOOK = "Where to look"
-_HOW = "How to look"
-_OUT = "Output"
-
 Source = Annotated[str, typer.Argument(metavar="SRC", help="[KIND/]NAME[.NAMESPACE][@CONTEXT]", show_default=False)]
 Destination = Annotated[
     str,
@@ -70,39 +66,35 @@ Destination = Annotated[
         metavar="DST", help="[KIND/]NAME[.NAMESPACE][:PORT][@CONTEXT], host name, URL or IP", show_default=False
     ),
 ]
-Context = Annotated[str | None, typer.Option("--context", help="kubeconfig context of SRC", rich_help_panel=_CLUSTERS)]
-ToContext = Annotated[str | None, typer.Option("--to-context", help="context of DST", rich_help_panel=_CLUSTERS)]
-Namespace = Annotated[str | None, typer.Option("-n", "--namespace", help="of SRC", rich_help_panel=_CLUSTERS)]
-ToNamespace = Annotated[str | None, typer.Option("--to-namespace", help="of DST", rich_help_panel=_CLUSTERS)]
-Kubeconfig = Annotated[str | None, typer.Option("--kubeconfig", help="file to read", rich_help_panel=_CLUSTERS)]
-As = Annotated[str | None, typer.Option("--as", help="user to impersonate", rich_help_panel=_CLUSTERS)]
-AsGroup = Annotated[list[str] | None, typer.Option("--as-group", help="group, repeatable", rich_help_panel=_CLUSTERS)]
-RequestTimeout = Annotated[
-    str, typer.Option("--request-timeout", help="of one API request: 5, 5s, 1m", rich_help_panel=_CLUSTERS)
-]
-Port = Annotated[str | None, typer.Option("--port", help="number or name, when DST does not say", rich_help_panel=_HOW)]
-BundlePath = Annotated[str | None, typer.Option("--bundle", help="recorded clusters", rich_help_panel=_LOOK)]
-ToBundle = Annotated[str | None, typer.Option("--to-bundle", help="recorded DST cluster", rich_help_panel=_LOOK)]
-Lab = Annotated[str | None, typer.Option("--lab", help="scenario of the embedded lab", rich_help_panel=_LOOK)]
-SymptomOption = Annotated[str | None, typer.Option("--symptom", help="what is seen: a slug", rich_help_panel=_HOW)]
-Since = Annotated[str | None, typer.Option("--since", help="how far back logs are read: 10m, 2h", rich_help_panel=_HOW)]
-Complete = Annotated[
-    list[str] | None, typer.Option("--complete", help="kinds of which the files hold all", rich_help_panel=_LOOK)
-]
-Probe = Annotated[ProbeMode, typer.Option("--probe", help="where to send from", rich_help_panel=_HOW)]
-Image = Annotated[str, typer.Option("--image", help="of the debug container, with Python 3.11", rich_help_panel=_HOW)]
-Both = Annotated[bool, typer.Option("--both", help="a debug container at DST too", rich_help_panel=_HOW)]
-Yes = Annotated[bool, typer.Option("-y", "--yes", help="create the debug container unasked", rich_help_panel=_HOW)]
-RequestText = Annotated[str | None, typer.Option("--request", help="'GET /path' to send instead", rich_help_panel=_HOW)]
-Header = Annotated[list[str] | None, typer.Option("--header", help="'Name: value', repeatable", rich_help_panel=_HOW)]
-Deadline = Annotated[float, typer.Option("--deadline", help="seconds for all of it", min=1, rich_help_panel=_HOW)]
-Output = Annotated[Format, typer.Option("-o", "--output", help="of the report", rich_help_panel=_OUT)]
-Lang = Annotated[Language | None, typer.Option("--lang", help="of the report (MCDOCTOR_LANG)", rich_help_panel=_OUT)]
-FailOnOption = Annotated[FailOn, typer.Option("--fail-on", help="exit 1 from here up", rich_help_panel=_OUT)]
-Save = Annotated[str | None, typer.Option("--save", help="keep a bundle of the run here", rich_help_panel=_OUT)]
-OutFile = Annotated[str | None, typer.Option("--out", help="write the report to a file", rich_help_panel=_OUT)]
-Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="facts and passed checks too", rich_help_panel=_OUT)]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="no progress", rich_help_panel=_OUT)]
+Context = Annotated[str | None, typer.Option("--context", help="kubeconfig context of SRC")]
+ToContext = Annotated[str | None, typer.Option("--to-context", help="context of DST")]
+Namespace = Annotated[str | None, typer.Option("-n", "--namespace", help="of SRC")]
+ToNamespace = Annotated[str | None, typer.Option("--to-namespace", help="of DST")]
+Kubeconfig = Annotated[str | None, typer.Option("--kubeconfig", help="file to read")]
+As = Annotated[str | None, typer.Option("--as", help="user to impersonate")]
+AsGroup = Annotated[list[str] | None, typer.Option("--as-group", help="group, repeatable")]
+RequestTimeout = Annotated[str, typer.Option("--request-timeout", help="of one API request: 5, 5s, 1m")]
+Port = Annotated[str | None, typer.Option("--port", help="number or name, when DST does not say")]
+BundlePath = Annotated[str | None, typer.Option("--bundle", help="recorded clusters")]
+ToBundle = Annotated[str | None, typer.Option("--to-bundle", help="recorded DST cluster")]
+Lab = Annotated[str | None, typer.Option("--lab", help="scenario of the embedded lab")]
+SymptomOption = Annotated[str | None, typer.Option("--symptom", help="what is seen: a slug")]
+Since = Annotated[str | None, typer.Option("--since", help="how far back logs are read: 10m, 2h")]
+Complete = Annotated[list[str] | None, typer.Option("--complete", help="kinds of which the files hold all")]
+Probe = Annotated[ProbeMode, typer.Option("--probe", help="where to send from")]
+Image = Annotated[str, typer.Option("--image", help="of the debug container, with Python 3.11")]
+Both = Annotated[bool, typer.Option("--both", help="a debug container at DST too")]
+Yes = Annotated[bool, typer.Option("-y", "--yes", help="create the debug container unasked")]
+RequestText = Annotated[str | None, typer.Option("--request", help="'GET /path' to send instead")]
+Header = Annotated[list[str] | None, typer.Option("--header", help="'Name: value', repeatable")]
+Deadline = Annotated[float, typer.Option("--deadline", help="seconds for all of it", min=1)]
+Output = Annotated[Format, typer.Option("-o", "--output", help="of the report")]
+Lang = Annotated[Language | None, typer.Option("--lang", help="of the report (MCDOCTOR_LANG)")]
+FailOnOption = Annotated[FailOn, typer.Option("--fail-on", help="exit 1 from here up")]
+Save = Annotated[str | None, typer.Option("--save", help="keep a bundle of the run here")]
+OutFile = Annotated[str | None, typer.Option("--out", help="write the report to a file")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="facts and passed checks too")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="no progress")]
 
 _IMAGE = "python:3-slim"
 
@@ -113,7 +105,7 @@ def _language(chosen: Language | None) -> str:
     return "ko" if os.environ.get("MCDOCTOR_LANG", "").lower().startswith("ko") else "en"
 
 
-@app.command(rich_help_panel="Find the cause")
+@app.command(short_help="Why does traffic from SRC to DST fail?")
 def diagnose(
     source: Source,
     destination: Destination,
@@ -147,7 +139,7 @@ def diagnose(
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Why does traffic from SRC fail, or misbehave, on its way to DST?
+    """Why does traffic from SRC fail on the way to DST?
 
     mcdoctor diagnose frontend backend --context cluster-a --to-context cluster-b
 
@@ -197,11 +189,11 @@ def diagnose(
     )
 
 
-@app.command(rich_help_panel="Find the cause")
+@app.command(short_help="Records what a diagnosis looks at.")
 def collect(
     source: Source,
     destination: Destination,
-    file: Annotated[str, typer.Option("-f", "--file", help="folder or .tar.gz to write", rich_help_panel=_OUT)],
+    file: Annotated[str, typer.Option("-f", "--file", help="folder or .tar.gz to write")],
     context: Context = None,
     to_context: ToContext = None,
     namespace: Namespace = None,
@@ -247,7 +239,7 @@ def collect(
     )
 
 
-@app.command(rich_help_panel="Find the cause")
+@app.command(short_help="Diagnoses a recording, sends nothing.")
 def replay(
     bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="folder, .tar.gz or file", show_default=False)],
     source: Annotated[str | None, typer.Argument(metavar="[SRC", help="when not recorded", show_default=False)] = None,
@@ -288,7 +280,7 @@ def replay(
     )
 
 
-@app.command(rich_help_panel="About mcdoctor")
+@app.command()
 def version() -> None:
     """Prints the version."""
     typer.echo(f"mcdoctor {__version__}")
@@ -297,9 +289,9 @@ def version() -> None:
 explain_command.register(app)
 rbac_command.register(app)
 cleanup_command.register(app)
-app.add_typer(lab_command.app, name="lab", rich_help_panel="Find the cause")
-app.add_typer(policy_command.app, name="policy", rich_help_panel="Find the cause")
-app.add_typer(probe_command.app, name="probe", rich_help_panel="Find the cause")
+app.add_typer(lab_command.app, name="lab", short_help="Two simulated clusters on this machine.")
+app.add_typer(policy_command.app, name="policy", short_help="Do policies let traffic through?")
+app.add_typer(probe_command.app, name="probe", short_help="One kind of probe, from here.")
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> None:

@@ -9,33 +9,21 @@ import typer
 
 from mcdoctor.cli.errors import NOT_SETTLED, USAGE, fail, say
 
-_CLUSTERS = "Clusters"
-
 
 def register(app: typer.Typer) -> None:
     """Adds the command."""
 
-    @app.command(rich_help_panel="About mcdoctor")
+    @app.command()
     def cleanup(
-        context: Annotated[
-            str | None, typer.Option("--context", help="kubeconfig context", rich_help_panel=_CLUSTERS)
-        ] = None,
+        context: Annotated[str | None, typer.Option("--context", help="kubeconfig context")] = None,
         namespace: Annotated[
             str | None,
-            typer.Option("-n", "--namespace", help="the context's unless given", rich_help_panel=_CLUSTERS),
+            typer.Option("-n", "--namespace", help="the context's unless given"),
         ] = None,
-        all_namespaces: Annotated[
-            bool, typer.Option("-A", "--all-namespaces", help="look everywhere", rich_help_panel=_CLUSTERS)
-        ] = False,
-        kubeconfig: Annotated[
-            str | None, typer.Option("--kubeconfig", help="file to read", rich_help_panel=_CLUSTERS)
-        ] = None,
-        as_user: Annotated[
-            str | None, typer.Option("--as", help="user to impersonate", rich_help_panel=_CLUSTERS)
-        ] = None,
-        as_group: Annotated[
-            list[str] | None, typer.Option("--as-group", help="group, repeatable", rich_help_panel=_CLUSTERS)
-        ] = None,
+        all_namespaces: Annotated[bool, typer.Option("-A", "--all-namespaces", help="look everywhere")] = False,
+        kubeconfig: Annotated[str | None, typer.Option("--kubeconfig", help="file to read")] = None,
+        as_user: Annotated[str | None, typer.Option("--as", help="user to impersonate")] = None,
+        as_group: Annotated[list[str] | None, typer.Option("--as-group", help="group, repeatable")] = None,
         run: Annotated[str | None, typer.Option("--run", help="only what this run created")] = None,
         dry_run: Annotated[bool, typer.Option("--dry-run", help="only show it")] = False,
         yes: Annotated[bool, typer.Option("-y", "--yes", help="do it unasked")] = False,

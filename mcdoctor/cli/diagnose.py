@@ -70,7 +70,7 @@ def diagnose_pair(asked: Asked) -> int:
         fail("--bundle, --lab and --context/--to-context exclude one another")
     if asked.to_bundle and (asked.to_context or asked.bundle or asked.lab):
         fail("--to-bundle is a recorded destination beside a live source: leave out --to-context, --bundle, --lab")
-    symptom_of(asked)
+    options_of(asked)
     check_writable(asked.out, asked.save)
     if asked.bundle is not None:
         return replay_bundle(asked)
@@ -104,6 +104,7 @@ def replay_bundle(asked: Asked) -> int:
     from mcdoctor.runner.registry import load
     from mcdoctor.runner.replay import replay
 
+    check_writable(asked.out, None)
     with early_ends():
         bundle = read_bundle(asked.bundle or "")
         tell_problems(bundle)

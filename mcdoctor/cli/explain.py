@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from mcdoctor.models.ids import Symptom
     from mcdoctor.models.playbook import Cause, Language, Library
 
-_ABOUT = "About mcdoctor"
-
 
 class _Output(enum.StrEnum):
     TEXT = "text"
@@ -41,17 +39,17 @@ _Out = Annotated[_Output, typer.Option("-o", "--output", help="of the list")]
 def register(app: typer.Typer) -> None:
     """Adds the three commands."""
 
-    @app.command(rich_help_panel=_ABOUT)
+    @app.command()
     def explain(
         name: Annotated[
             str, typer.Argument(metavar="ID", help="of a check, finding, cause or symptom", show_default=False)
         ],
         lang: _Lang = _DEFAULT_LANGUAGE,
     ) -> None:
-        """Explains a check, a finding, a cause or a symptom by its id."""
+        """Explains an id: check, finding, cause."""
         _print_page(explain_page(name, lang.value))
 
-    @app.command(rich_help_panel=_ABOUT)
+    @app.command()
     def checks(output: _Out = _Output.TEXT) -> None:
         """Lists the checks."""
         from mcdoctor.runner.registry import load
@@ -66,12 +64,12 @@ def register(app: typer.Typer) -> None:
             for check in registry.checks:
                 print(f"{check.id:{widest}}  {check.title}")
 
-    @app.command(rich_help_panel=_ABOUT)
+    @app.command()
     def playbooks(
         output: _Out = _Output.TEXT,
         lang: _Lang = _DEFAULT_LANGUAGE,
     ) -> None:
-        """Lists the symptoms with their causes, in the order in which to suspect them."""
+        """Lists symptoms with their causes."""
         from mcdoctor_playbooks import load
 
         library = load()

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from mcdoctor.cli.diagnose import Asked
     from mcdoctor.lab import RunningLab, Scenario
 
-app = typer.Typer(no_args_is_help=True, help="Two small simulated clusters on this machine: real packets, DNS, TLS.")
+app = typer.Typer(
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="Two small simulated clusters on this machine: real packets, DNS, TLS.",
+)
 
 
 class ListFormat(enum.StrEnum):

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from mcdoctor.policy.question import Question, Source, Target
     from mcdoctor.policy.smallest import Suggestion
 
-app = typer.Typer(no_args_is_help=True, help="Is this traffic allowed, which rule decides, and what would change it.")
+app = typer.Typer(
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="Is this traffic allowed, which rule decides, and what would change it.",
+)
 
 
 class Format(enum.StrEnum):
@@ -47,32 +51,24 @@ Src = Annotated[
     str | None, typer.Argument(metavar="SRC", help="pod, workload, node/NAME or IP: NAME[.NAMESPACE][@CLUSTER]")
 ]
 Dst = Annotated[str | None, typer.Argument(metavar="DST", help="likewise, or svc/NAME, a host name; with :PORT")]
-BundlePath = Annotated[Path | None, typer.Option("--bundle", help="recorded clusters", rich_help_panel=_WHERE)]
+BundlePath = Annotated[Path | None, typer.Option("--bundle", help="recorded clusters")]
 Files = Annotated[
     list[Path] | None,
-    typer.Option("-f", "--filename", help="manifests, file or folder; repeatable", rich_help_panel=_WHERE),
+    typer.Option("-f", "--filename", help="manifests, file or folder; repeatable"),
 ]
-Contexts = Annotated[
-    list[str] | None, typer.Option("--context", help="kubeconfig context; repeatable", rich_help_panel=_WHERE)
-]
-Kubeconfig = Annotated[str | None, typer.Option("--kubeconfig", help="file to read", rich_help_panel=_WHERE)]
-As = Annotated[str | None, typer.Option("--as", help="user to impersonate", rich_help_panel=_WHERE)]
-AsGroup = Annotated[list[str] | None, typer.Option("--as-group", help="group, repeatable", rich_help_panel=_WHERE)]
+Contexts = Annotated[list[str] | None, typer.Option("--context", help="kubeconfig context; repeatable")]
+Kubeconfig = Annotated[str | None, typer.Option("--kubeconfig", help="file to read")]
+As = Annotated[str | None, typer.Option("--as", help="user to impersonate")]
+AsGroup = Annotated[list[str] | None, typer.Option("--as-group", help="group, repeatable")]
 Cni = Annotated[
     list[str] | None,
-    typer.Option(
-        "--cni", help="what enforces policy: NAME, or CLUSTER=NAME; concluded otherwise", rich_help_panel=_WHERE
-    ),
+    typer.Option("--cni", help="what enforces policy: NAME, or CLUSTER=NAME; concluded otherwise"),
 ]
-Namespace = Annotated[str, typer.Option("-n", "--namespace", help="of names without one", rich_help_panel=_WHAT)]
-ToNamespace = Annotated[str | None, typer.Option("--to-namespace", help="of DST", rich_help_panel=_WHAT)]
-Port = Annotated[
-    str | None, typer.Option("--port", help="number or name, when DST does not say", rich_help_panel=_WHAT)
-]
-Protocol = Annotated[str, typer.Option("--protocol", help="TCP, UDP, SCTP or ICMP", rich_help_panel=_WHAT)]
-Via = Annotated[
-    str | None, typer.Option("--via", help="gateway pod NS/NAME, address, or kind of path", rich_help_panel=_WHAT)
-]
+Namespace = Annotated[str, typer.Option("-n", "--namespace", help="of names without one")]
+ToNamespace = Annotated[str | None, typer.Option("--to-namespace", help="of DST")]
+Port = Annotated[str | None, typer.Option("--port", help="number or name, when DST does not say")]
+Protocol = Annotated[str, typer.Option("--protocol", help="TCP, UDP, SCTP or ICMP")]
+Via = Annotated[str | None, typer.Option("--via", help="gateway pod NS/NAME, address, or kind of path")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,15 +198,11 @@ def check(
     port: Port = None,
     protocol: Protocol = "TCP",
     via: Via = None,
-    method: Annotated[str | None, typer.Option("--method", help="HTTP method", rich_help_panel=_WHAT)] = None,
-    path: Annotated[str | None, typer.Option("--path", help="HTTP path", rich_help_panel=_WHAT)] = None,
-    host: Annotated[str | None, typer.Option("--host", help="HTTP host", rich_help_panel=_WHAT)] = None,
-    principal: Annotated[
-        str | None, typer.Option("--principal", help="identity presented", rich_help_panel=_WHAT)
-    ] = None,
-    mtls: Annotated[
-        bool | None, typer.Option("--mtls/--plaintext", help="concluded otherwise", rich_help_panel=_WHAT)
-    ] = None,
+    method: Annotated[str | None, typer.Option("--method", help="HTTP method")] = None,
+    path: Annotated[str | None, typer.Option("--path", help="HTTP path")] = None,
+    host: Annotated[str | None, typer.Option("--host", help="HTTP host")] = None,
+    principal: Annotated[str | None, typer.Option("--principal", help="identity presented")] = None,
+    mtls: Annotated[bool | None, typer.Option("--mtls/--plaintext", help="concluded otherwise")] = None,
     output: Annotated[Format, typer.Option("-o", "--output")] = Format.TEXT,
 ) -> None:
     """May SRC reach DST? Names every side that refuses, the rule, the nearest miss and the smallest change.
@@ -429,11 +421,9 @@ def _one_cluster(engine: Engine, wanted: str | None) -> str:
     return wanted
 
 
-ClusterName = Annotated[
-    str | None, typer.Option("--cluster", help="which, when there are several", rich_help_panel=_WHERE)
-]
-Namespaces = Annotated[list[str] | None, typer.Option("-n", "--namespace", help="only these", rich_help_panel=_WHAT)]
-Ports = Annotated[list[str] | None, typer.Option("--port", help="NUMBER[/PROTOCOL]; repeatable", rich_help_panel=_WHAT)]
+ClusterName = Annotated[str | None, typer.Option("--cluster", help="which, when there are several")]
+Namespaces = Annotated[list[str] | None, typer.Option("-n", "--namespace", help="only these")]
+Ports = Annotated[list[str] | None, typer.Option("--port", help="NUMBER[/PROTOCOL]; repeatable")]
 
 
 @app.command()

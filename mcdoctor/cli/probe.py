@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from mcdoctor.models.facts import Fact
     from mcdoctor.models.requests import ProbeRequest
 
-app = typer.Typer(help="Send one kind of probe from here and print what was seen.", no_args_is_help=True)
+app = typer.Typer(
+    rich_markup_mode=None, help="Send one kind of probe from here and print what was seen.", no_args_is_help=True
+)
 
 
 class Output(enum.StrEnum):

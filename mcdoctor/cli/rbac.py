@@ -28,7 +28,7 @@ class ProbeKind(enum.StrEnum):
 def register(app: typer.Typer) -> None:
     """Adds the command."""
 
-    @app.command(rich_help_panel="About mcdoctor")
+    @app.command()
     def rbac(
         purpose: Annotated[
             Purpose, typer.Option("--for", help="diagnose and collect read; probe also creates the debug container")

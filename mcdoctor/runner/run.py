@@ -96,11 +96,10 @@ class Run:
 
     def _probe(self, checks: Sequence[Check]) -> None:
         """Runs the probes, each as soon as those that give to it are done; what one owes and does not give is Blind."""
-        if self.world.prober is None:
-            reason = self.why_no_prober or "nothing was sent: this run has no prober"
+        if self.world.prober is None and not self.world.readers:
             for check in checks:
                 if check.probe is not None:
-                    self.facts.extend(self._owed(check, reason))
+                    self.facts.extend(self._owed(check, self._no_prober))
             return
         order = plan(checks)
         pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="probe")
@@ -135,10 +134,16 @@ class Run:
         self._took[probing.check.id] = probing.ms
         self.facts.extend(found)
         if ended:
+            if self.world.prober is None:  # it could still read clusters; what it could not send is owed
+                self.facts.extend(self._owed(probing.check, self._no_prober))
             self.watch(Event(check=probing.check, state="probed", ms=probing.ms, facts=found))
             return
         self.facts.extend(self._owed(probing.check, f"the probe did not end within {probing.check.timeout:g} s"))
         self.watch(Event(check=probing.check, state="late", ms=probing.ms, facts=found))
+
+    @property
+    def _no_prober(self) -> str:
+        return self.why_no_prober or "nothing was sent: this run has no prober"
 
     def _owed(self, check: Check, reason: str) -> list[Fact]:
         vantage = self.world.prober.vantage if self.world.prober else Vantage()
