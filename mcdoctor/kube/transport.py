@@ -82,7 +82,7 @@ class Api:
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # the user's kubeconfig asks for it
         try:
             self._pool = RESTClientObject(configuration).pool_manager
-        except (OSError, ValueError) as error:
+        except Exception as error:  # proxies and certificates fail here in as many ways as there are libraries
             raise KubeConfigError(f"context {context!r}: {one_line(str(error))}") from None
 
     @property

@@ -145,6 +145,32 @@ def test_a_server_that_the_kubeconfig_does_not_trust_is_not_talked_to(fake, tmp_
     assert ApiReader(connect(kubeconfig=write(tmp_path / "c", document), request_timeout=2)).check() == "v1"
 
 
+@pytest.mark.parametrize(
+    "cluster",
+    [
+        {"server": "https://"},
+        {"server": "https://host:port"},
+        {"server": "https://[::1"},
+        {"server": "nonsense"},
+        {"server": ""},
+        {"server": "https://127.0.0.1:1", "proxy-url": "socks5://127.0.0.1:1"},
+        {"server": "https://127.0.0.1:1", "proxy-url": "nonsense"},
+        {"server": "https://127.0.0.1:1", "certificate-authority": "/nowhere"},
+        {"server": "https://127.0.0.1:1", "certificate-authority-data": "AAAA"},
+        {"server": 7},
+    ],
+)
+def test_a_server_that_cannot_be_asked_is_one_line(tmp_path, cluster):
+    document = {
+        "clusters": [{"name": "c", "cluster": cluster}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": ""}}],
+        "current-context": "c",
+    }
+    with pytest.raises(KubeConfigError) as caught:
+        ApiReader(connect(kubeconfig=write(tmp_path / "c", document), request_timeout=2)).check()
+    assert "\n" not in str(caught.value)
+
+
 def test_a_context_without_its_cluster(tmp_path):
     document = {"contexts": [{"name": "a", "context": {"cluster": "gone", "user": "u"}}], "current-context": "a"}
     with pytest.raises(KubeConfigError, match="context 'a'"):
