@@ -35,11 +35,24 @@ def judge_reach(facts: Facts) -> Outcome:
         return _blind(facts, ladder)
     state = together(first)
     evidence = tuple(f for r in first for f in r.facts)
-    problems = [*_of_state(facts, first, state), *_rungs(facts, ladder, first, state)]
+    if state == "silent" and (told := _told_of_endpoint(ladder)):
+        problems = [*_of_state(facts, [told], "unreachable"), *_rungs(facts, ladder, first, state)]
+    else:
+        problems = [*_of_state(facts, first, state), *_rungs(facts, ladder, first, state)]
     problems += _odd_connects(ladder)
     if state not in ("open", "sometimes"):
         problems += [*_from_elsewhere(facts), *_traces(facts, first)]
     return settle(problems, evidence)
+
+
+def _told_of_endpoint(ladder: list[Reach]) -> Reach | None:
+    """An endpoint that a router says it cannot reach, where none opens: routers limit their ICMP errors, so the one they
+    sent may well be about another address than the first.
+    """
+    endpoints = [r for r in ladder if r.label == "endpoint"]
+    if any(r.opens for r in endpoints):
+        return None
+    return next((r for r in endpoints if r.state == "unreachable" and r.icmp is not None), None)
 
 
 def _blind(facts: Facts, ladder: list[Reach]) -> Outcome:
