@@ -109,7 +109,7 @@ FAULTS = (
         ("broken", "degraded"),  # small requests pass
         hop="network",
     ),
-    Fault("unknown-name", unknown_name, ("dns-record-missing",)),
+    Fault("unknown-name", unknown_name, ("alias-target-missing", "dns-record-missing")),
     Fault(
         "bound-to-localhost",
         lambda rig: redeploy_backend(rig, {"HOST": "127.0.0.1"}, None),
