@@ -20,6 +20,8 @@ from mcdoctor.ports import ClusterReader
 _THREADS = 8
 _DNS = "kube-dns"
 _SYSTEM = "kube-system"
+_SELECTS = "namespaceSelector"
+_POLICIES = frozenset(r.kind for r in kinds.READINGS if "NetworkPolicy" in r.kind)
 
 Job = Callable[[], Sequence[Fact]]
 
@@ -78,7 +80,18 @@ def gather(readers: Mapping[str, ClusterReader], request: FlowRequest) -> tuple[
         jobs.append((reader, _list(reader, kinds.SLICE, _SYSTEM, f"kubernetes.io/service-name={_DNS}")))
         jobs.append((reader, _list(reader, kinds.POD, _SYSTEM, f"k8s-app={_DNS}")))
     reading.run(jobs)
+    # Selectors over namespaces are judged by the labels of all of them; read only where a policy has one.
+    reading.run(
+        [(r, _list(r, kinds.NAMESPACE, None)) for r in dict.fromkeys((here, there)) if _by_namespace(reading, r)]
+    )
     return tuple(_distinct(reading.facts))
+
+
+def _by_namespace(reading: _Reading, reader: ClusterReader) -> bool:
+    return any(
+        isinstance(f, KubeObject) and f.cluster == reader.cluster and f.kind in _POLICIES and _SELECTS in str(f.spec)
+        for f in reading.facts
+    )
 
 
 _CORE = (*kinds.WORKLOADS, kinds.SERVICE, kinds.SLICE)
@@ -116,9 +129,7 @@ def _find(
     found = [f for f in reading.run(jobs) if isinstance(f, KubeObject)]
     if not found and place:
         near = reading.run([(reader, _list(reader, k, place)) for k in _CORE])
-        return [
-            f for f in near if isinstance(f, KubeObject) and f.name == target.name and f.kind in wanted
-        ]
+        return [f for f in near if isinstance(f, KubeObject) and f.name == target.name and f.kind in wanted]
     return found
 
 
@@ -163,4 +174,3 @@ def _distinct(facts: Sequence[Fact]) -> list[Fact]:
         else:
             seen[fact] = fact
     return list(seen.values())
-

@@ -74,6 +74,7 @@ READINGS: tuple[Reading, ...] = (
     Reading("NetworkAuthentication.policy.linkerd.io", "pair", optional=True),
     Reading(HTTP_ROUTE, "pair", optional=True),
     Reading(GATEWAY, "pair", optional=True),
+    Reading("HorizontalPodAutoscaler.autoscaling", "pair", optional=True),
     Reading(LINK, "cluster", optional=True),
     Reading(SUBMARINER_GATEWAY, "cluster", optional=True),
     Reading(SUBMARINER_ENDPOINT, "cluster", optional=True),
@@ -83,6 +84,11 @@ READINGS: tuple[Reading, ...] = (
     Reading(CONFIG_MAP, "named", "kube-system/cilium-config", optional=True),
     Reading(CONFIG_MAP, "named", "istio-system/istio", optional=True),
     Reading(SERVICE, "named", "kube-system/kube-dns"),
+    Reading("DaemonSet.apps", "named", "kube-system/cilium", optional=True),
+    Reading("DaemonSet.apps", "named", "kube-system/calico-node", optional=True),
+    Reading("DaemonSet.apps", "named", "kube-system/kube-router", optional=True),
+    Reading("DaemonSet.apps", "named", "kube-system/antrea-agent", optional=True),
+    Reading("DaemonSet.apps", "named", "kube-system/kindnet", optional=True),
 )
 
 ON_DEMAND: tuple[Reading, ...] = (

@@ -82,6 +82,7 @@ def system_rules(extensions: bool = False) -> dict[str, list[Rule]]:
 def cluster_rules(namespaces: Sequence[str]) -> Iterator[Rule]:
     """Reading what has no namespace."""
     yield _rule(kinds.NAMESPACE, ("get",), tuple(dict.fromkeys((*namespaces, _SYSTEM))))
+    yield _rule(kinds.NAMESPACE, ("list",))
     yield _rule(kinds.NODE, ("list",))
     for reading in kinds.READINGS:
         if reading.scope == "cluster":

@@ -68,6 +68,7 @@ _GROUPS: Mapping[tuple[str, str], str] = {
     ("", "v1"): "Pod Service Endpoints Namespace Node ConfigMap Secret ServiceAccount Event ReplicationController",
     ("apps", "v1"): "Deployment StatefulSet DaemonSet ReplicaSet",
     ("batch", "v1"): "Job CronJob",
+    ("autoscaling", "v2"): "HorizontalPodAutoscaler",
     ("discovery.k8s.io", "v1"): "EndpointSlice",
     ("networking.k8s.io", "v1"): "NetworkPolicy Ingress IngressClass",
     ("coordination.k8s.io", "v1"): "Lease",

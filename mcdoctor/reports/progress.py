@@ -71,8 +71,9 @@ class Progress:
         from mcdoctor.reports.view import View
         from mcdoctor_playbooks import load
 
-        self._suspected = View(report, load(), self._language).headline
-        self._line(f"{say('so-far', self._language)}: {self._suspected}")
+        before, self._suspected = self._suspected, View(report, load(), self._language).headline
+        if self._suspected != before:
+            self._line(f"{say('so-far', self._language)}: {self._suspected}")
 
     def _line(self, text: str) -> None:
         if self._status is None:
