@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import secrets
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from mcrig import faultproxy
 from mcrig import rig as rigs
 
 from mcdoctor.cli.wiring import agent
@@ -21,12 +24,13 @@ from mcdoctor.kube.ephemeral import Place
 from mcdoctor.kube.reader import ApiReader
 from mcdoctor.kube.transport import Api
 from mcdoctor.models.facts import Absent, Blind, DnsAnswer, EndpointAnswer, KubeObject, Listed, ResolvConf
-from mcdoctor.models.requests import AskDns, ConnectTcp, ReadListeners, ReadResolvConf
+from mcdoctor.models.requests import AskDns, ConnectTcp, ReadListeners, ReadResolvConf, SampleDns
 
 pytestmark = [pytest.mark.rig, pytest.mark.timeout(180)]
 
-NAMESPACE = "vantage-restricted"
-OPEN = "vantage-open"
+RUN = secrets.token_hex(3)  # a namespace of an earlier run may still be going away
+NAMESPACE = f"vantage-restricted-{RUN}"
+OPEN = f"vantage-open-{RUN}"
 MANIFEST = """
 apiVersion: v1
 kind: Namespace
@@ -357,7 +361,7 @@ from mcdoctor.cli.wiring import agent
 from mcdoctor.kube import vantage
 from mcdoctor.kube.config import connect
 from mcdoctor.kube.ephemeral import Place
-from mcdoctor.models.requests import AskDns
+from mcdoctor.models.requests import SampleDns
 
 kubeconfig, namespace, kind = sys.argv[1:]
 api = connect("cluster-a", kubeconfig=kubeconfig)
@@ -368,7 +372,7 @@ try:
     opened = plan.open()
     print("opened", flush=True)
     while True:
-        opened.prober.run(AskDns(name="silent.example", server="192.0.2.1", timeout=5), budget=6)
+        opened.prober.run(SampleDns(name="kubernetes.default.svc.cluster.local", samples=40, interval=0.1), budget=6)
 except KeyboardInterrupt:
     if opened is not None:
         print(*opened.close(), sep="\\n", flush=True)
@@ -420,6 +424,37 @@ def test_a_killed_run_ends_by_itself_and_cleanup_takes_the_rest(cluster: rigs.Ri
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.count("deleted ") == 2 and "have ended; their entries go with their pods" in ran.stderr
     assert [x for x in cleanup.find(api, NAMESPACE).leftovers if x.can_go] == []
+
+
+def test_a_connection_that_drops_ends_as_blind_and_ends_the_container(cluster: rigs.Rig, tmp_path: Path) -> None:
+    with faultproxy.FaultProxy(cluster.a) as proxy:
+        path = faultproxy.kubeconfig(tmp_path / "kubeconfig", {"cluster-a": proxy}, NAMESPACE)
+        opened = ephemeral.prepare(connect("cluster-a", kubeconfig=str(path)), place(), agent(60)).open()
+        name = str(opened.prober.vantage.container)
+        assert isinstance(opened.prober.run(ReadResolvConf(), budget=5)[0], ResolvConf)
+        threading.Timer(0.5, proxy.close).start()
+        started = time.monotonic()
+        slow = SampleDns(name="kubernetes.default.svc.cluster.local", samples=80, interval=0.1)
+        (fact,) = opened.prober.run(slow, budget=10)
+        assert isinstance(fact, Blind) and time.monotonic() - started < 5
+        assert "could not see what became of the ephemeral container" in opened.close()[0]
+    until = time.monotonic() + 10
+    while states(cluster)[name] == "running" and time.monotonic() < until:
+        time.sleep(0.2)
+    assert states(cluster)[name] == "terminated"
+
+
+def test_a_slow_and_busy_server_only_costs_time(cluster: rigs.Rig, tmp_path: Path) -> None:
+    with faultproxy.FaultProxy(cluster.a) as proxy:
+        path = faultproxy.kubeconfig(tmp_path / "kubeconfig", {"cluster-a": proxy}, NAMESPACE)
+        proxy.rules[:] = [
+            faultproxy.Rule(faultproxy.Refuse(429, retry_after=1), "PATCH ", times=1),
+            faultproxy.Rule(faultproxy.Refuse(503), "GET .*/pods/caller$", times=1),
+            faultproxy.Rule(faultproxy.Slow(0.5), "GET .*/attach", times=1),
+        ]
+        opened = ephemeral.prepare(connect("cluster-a", kubeconfig=str(path)), place(), agent(60)).open()
+        assert isinstance(opened.prober.run(ReadResolvConf(), budget=5)[0], ResolvConf)
+        assert "has ended" in opened.close()[0]
 
 
 def test_cleanup_ends_a_container_that_still_runs(cluster: rigs.Rig, api: Api) -> None:
