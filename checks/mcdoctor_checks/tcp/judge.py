@@ -46,8 +46,8 @@ def judge_reach(facts: Facts) -> Outcome:
 
 
 def _told_of_endpoint(ladder: list[Reach]) -> Reach | None:
-    """An endpoint that a router says it cannot reach, where none opens: routers limit their ICMP errors, so the one they
-    sent may well be about another address than the first.
+    """An endpoint that a router says it cannot reach, where none opens: routers limit their ICMP errors, so the one
+    they sent may well be about another address than the first.
     """
     endpoints = [r for r in ladder if r.label == "endpoint"]
     if any(r.opens for r in endpoints):

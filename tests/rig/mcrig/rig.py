@@ -77,6 +77,12 @@ class Rig:
     def _wait_demo(self, cluster: Cluster) -> None:
         for name in manifests.demo_workloads(cluster.site):
             cluster.kubectl("rollout", "status", f"deployment/{name}", "-n", "demo", "--timeout=60s", timeout=70)
+        # A pod that is still ending would be part of what the next test sees.
+        deadline = time.monotonic() + 30
+        while "Terminating" in cluster.kubectl("get", "pods", "-n", "demo", "--no-headers", check=False):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{cluster.site.name}: a pod of the demo does not end")
+            time.sleep(0.2)
 
 
 @contextlib.contextmanager
