@@ -1,7 +1,5 @@
 """Questions and answers as JSON lines; documents from text; the command over bundles and files."""
 
-# ruff: noqa: E501  (cases read better in one line)
-
 from __future__ import annotations
 
 import io

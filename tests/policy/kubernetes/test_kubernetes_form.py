@@ -1,7 +1,5 @@
 """What the API server would refuse is named with object and field; the rest stands; nothing raises."""
 
-# ruff: noqa: E501  (tables read better in one line a row)
-
 from __future__ import annotations
 
 import random

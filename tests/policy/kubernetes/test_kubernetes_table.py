@@ -4,8 +4,6 @@ Sources: "types" = kubernetes/kubernetes `staging/src/k8s.io/api/networking/v1/t
 Policies; "e2e" = `test/e2e/network/netpol`.
 """
 
-# ruff: noqa: E501  (tables read better in one line a row)
-
 from __future__ import annotations
 
 from typing import Any

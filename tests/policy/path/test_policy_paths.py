@@ -1,7 +1,5 @@
 """Across clusters: what each side sees, a case for every kind of path; Services, gateways, several endpoints."""
 
-# ruff: noqa: E501  (cases read better in one line)
-
 from __future__ import annotations
 
 from typing import Any
