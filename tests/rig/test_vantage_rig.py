@@ -61,6 +61,9 @@ spec: {clusterIP: None, publishNotReadyAddresses: true, selector: {tier: front},
 """
 
 
+_applied: list[str] = []
+
+
 @pytest.fixture(scope="module")
 def cluster(request: pytest.FixtureRequest) -> Iterator[rigs.Rig]:
     """The rig with two namespaces of our own; the demo is left alone."""
@@ -71,6 +74,8 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[rigs.Rig]:
     for namespace in (NAMESPACE, OPEN):
         rig.a.kubectl("-n", namespace, "wait", "--for=condition=Ready", "pod/caller", "--timeout=60s", timeout=70)
     yield rig
+    for printed in _applied:
+        rig.a.kubectl("delete", "--ignore-not-found", "-f", "-", input=printed)
     for namespace in (NAMESPACE, OPEN):
         rig.a.kubectl("delete", "namespace", namespace, "--wait=false")
 
@@ -314,6 +319,7 @@ def granted(rig: rigs.Rig, user: str, *arguments: str) -> None:
     command = [sys.executable, "-m", "mcdoctor", "rbac", "-n", NAMESPACE, "--user", user, *arguments]
     printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
     rig.a.apply(printed)
+    _applied.append(printed)
 
 
 def test_a_viewer_is_told_the_verb_that_is_missing(cluster: rigs.Rig) -> None:
