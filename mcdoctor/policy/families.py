@@ -4,7 +4,7 @@ NetworkPolicy too).
 
 from __future__ import annotations
 
-from mcdoctor.policy import admin, istio, kubernetes, linkerd
+from mcdoctor.policy import admin, cilium, istio, kubernetes, linkerd
 from mcdoctor.policy.family import Family
 
-FAMILIES: tuple[Family, ...] = (kubernetes.FAMILY, admin.FAMILY, istio.FAMILY, linkerd.FAMILY)
+FAMILIES: tuple[Family, ...] = (kubernetes.FAMILY, admin.FAMILY, cilium.FAMILY, istio.FAMILY, linkerd.FAMILY)
