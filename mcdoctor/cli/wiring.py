@@ -266,7 +266,7 @@ def _conclude_destination(
     from mcdoctor.flow.gather import gather
     from mcdoctor.kube.errors import KubeConfigError
     from mcdoctor.models.collection import Facts
-    from mcdoctor.models.facts import KubeObject
+    from mcdoctor.models.facts import Blind, KubeObject
 
     here = known.named(request.source_cluster)
     seen = Facts(facts)
@@ -275,6 +275,7 @@ def _conclude_destination(
         dict.fromkeys(o.namespace for o in seen.objects(kinds.SERVICE) if o.name == request.destination.name)
     )
     candidates: list[tuple[str, list[str]]] = []
+    unseen: list[Blind] = []
     for context in known.all:
         if context.name == here.name or (context.server and context.server == here.server):
             continue
@@ -294,6 +295,8 @@ def _conclude_destination(
             if isinstance(found, KubeObject):
                 reasons.append(f"it has {found.subject}")
                 break
+            if isinstance(found, Blind) and reasons:
+                unseen.append(found)
         if reasons and len(reasons) < _ENOUGH:
             nodes = [f for f in reader.list(kinds.NODE) if isinstance(f, KubeObject)]
             if match := peers.addresses_match(seen, request.source_cluster, nodes):
@@ -310,8 +313,9 @@ def _conclude_destination(
         return request, gather(readers, request), readers
     if candidates and not asked.quiet:
         names = ", ".join(name for name, _ in candidates)
-        say(f"The destination's cluster is not certain ({names}?): only {here.name} is read. Say --to-context.")
-    return request, facts, readers
+        why = f" {unseen[0].reason}." if unseen else ""
+        say(f"The destination's cluster is not certain ({names}?):{why} Only {here.name} is read. Say --to-context.")
+    return request, (*facts, *unseen), readers
 
 
 _ENOUGH = 2
