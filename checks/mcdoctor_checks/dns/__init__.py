@@ -263,7 +263,7 @@ others = Check(
     uses=(ResolvConf, DnsSeries, KubeObject),
     proves=(
         "stub-domain-misconfigured", "clusterset-dns-not-served", "upstream-dns-failing",
-        "inconsistent-upstream-resolvers", "dns-negative-cache", "cross-cluster-dns-watch-stale",
+        "inconsistent-upstream-resolvers", "dns-negative-cache",
         "netpol-egress-dns-blocked", "dns-record-missing",
     ),
     findings=(
