@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import re
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,6 +73,7 @@ class Seen:
     sent: int
     received: int = 0
     status: int | None = None
+    at: float = dataclasses.field(default_factory=time.time)
 
 
 @dataclass(slots=True)

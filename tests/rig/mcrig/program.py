@@ -22,6 +22,11 @@ class Run:
     stderr: str
 
     @property
+    def limits(self) -> str:
+        """What could not be seen, as text."""
+        return json.dumps(self.report["limits"])
+
+    @property
     def causes(self) -> list[str]:
         return [cause["id"] for cause in sorted(self.report["causes"], key=lambda cause: cause["rank"])]
 
