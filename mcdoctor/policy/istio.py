@@ -424,8 +424,8 @@ def principal_match(pattern: str, principal: str, config: MeshConfig) -> bool:
     if string_match(pattern, principal):
         return True
     domain, slash, rest = pattern.partition("/")
-    if not slash or domain.startswith("*") or domain not in config.trusted:
-        return False
+    if not slash or domain.startswith("*") or domain not in (*config.trusted, _CLUSTER_DOMAIN):
+        return False  # a literal cluster.local stands for the local trust domain, whatever it is called
     return any(string_match(f"{other}/{rest}", principal) for other in config.trusted)
 
 
@@ -577,6 +577,8 @@ def rule_match(rule: Rule, action: str, view: View) -> Match:
         return False  # an HTTP-only DENY does nothing there
 
     def keep(condition: Condition) -> bool:
+        if condition.field == "trustDomains" and view.enforcer is Enforcer.ZTUNNEL:
+            return False  # neither carried over to ztunnel nor reported
         return not unknown(condition)
 
     # In a sidecar a clause left without conditions matches any connection; in ztunnel it never matches.
@@ -643,8 +645,34 @@ class Istio:
             return packet.mtls
         if packet.principal is not None:
             return True
-        client = self.client(packet)
-        return client is not None and bool(client.mesh & {Mesh.ISTIO_SIDECAR, Mesh.ISTIO_AMBIENT})
+        client, pod = self.client(packet), packet.destination
+        if client is None or not client.mesh & {Mesh.ISTIO_SIDECAR, Mesh.ISTIO_AMBIENT}:
+            return False
+        if isinstance(pod, Pod) and pod.cluster == self.cluster and Mesh.ISTIO_SIDECAR in pod.mesh & client.mesh:
+            told = self._client_tls(packet, client, pod)
+            if told is not None:
+                return told == "ISTIO_MUTUAL"
+            return self.mtls_mode(pod, packet.port, ambient=False)[0] != "DISABLE"  # automatic mTLS follows the server
+        return True
+
+    def _client_tls(self, packet: Packet, client: Pod, pod: Pod) -> str | None:
+        """`trafficPolicy.tls.mode` of the DestinationRule that the client's proxy uses; None = automatic mTLS."""
+        services = (packet.service,) if packet.service is not None else self._services_of(pod)
+        rules = self.world.clusters[client.cluster].of(NETWORKING, "DestinationRule")
+        for service in services:
+            name = f"{service.name}.{service.namespace}.svc.{_CLUSTER_DOMAIN}"
+            for place in dict.fromkeys((client.namespace, service.namespace, self.config.root_namespace)):
+                for rule in rules:
+                    spec = rule.raw.get("spec")
+                    host = _text(spec.get("host")) if isinstance(spec, dict) else ""
+                    short = "." not in host and host == service.name and rule.ref.namespace == service.namespace
+                    if rule.ref.namespace != place or not host or not (short or _host_fits(host, name)):
+                        continue
+                    policy = spec.get("trafficPolicy") if isinstance(spec, dict) else None
+                    tls = policy.get("tls") if isinstance(policy, dict) else None
+                    mode = _text(tls.get("mode")) if isinstance(tls, dict) else ""
+                    return mode or None
+        return None
 
     @staticmethod
     def client(packet: Packet) -> Pod | None:
@@ -668,7 +696,7 @@ class Istio:
 
     def _sidecar_ingress(self, packet: Packet, pod: Pod) -> Ruling:
         mode, decided = self.mtls_mode(pod, packet.port, ambient=False)
-        if mode == "STRICT" and self.mtls(packet) is False:
+        if mode == "STRICT" and self.mtls(packet) is False and not _only_proxy(pod):
             return self._strict(packet, decided)
         protocol = self.port_protocol(pod, packet)
         policies = self.selecting(pod)
@@ -1006,6 +1034,14 @@ class Istio:
                         yield obj.ref.namespace, str(host).lower()
 
 
+def _only_proxy(pod: Pod) -> bool:
+    """A gateway: a pod that is nothing but a proxy; PeerAuthentication is about workloads, its listeners have TLS of
+    their own."""
+    containers = pod.raw_spec.get("containers")
+    names = [c.get("name") for c in containers if isinstance(c, dict)] if isinstance(containers, list) else []
+    return names == ["istio-proxy"]
+
+
 def _effects(ruling: Ruling) -> set[Effect]:
     return {Effect.DENY if b.effect is Effect.DENY else Effect.ALLOW for b in ruling.branches}
 
@@ -1070,6 +1106,8 @@ def compile_cluster(index: Index, cluster: str, earlier: Mapping[str, Compiled])
                 found[kind].append(read(obj))
             except Refused as refused:
                 refusals.append(Refusal(obj.ref, refused.pointer, refused.why))
+        for obj in mine.of(NETWORKING, kind) if group == SECURITY else ():
+            refusals.append(Refusal(obj.ref, "/apiVersion", f"{kind} is of group {SECURITY}, not {NETWORKING}"))
     return Istio(
         index.world,
         cluster,
@@ -1090,6 +1128,7 @@ FAMILY = Family(
             (SECURITY, "PeerAuthentication"),
             (SECURITY, "RequestAuthentication"),
             (NETWORKING, "Sidecar"),
+            (NETWORKING, "DestinationRule"),
         }
     ),
     compile_cluster,

@@ -46,7 +46,9 @@ def authz(rules: Any = None, action: str | None = None, *, home: str = "shop", n
     return obj("security.istio.io/v1", "AuthorizationPolicy", home, name, body)
 
 
-def peer(mode: str | None, *, home: str = "shop", name: str = "d", selector: Any = None, ports: Any = None, created: str = ""):
+def peer(
+    mode: str | None, *, home: str = "shop", name: str = "d", selector: Any = None, ports: Any = None, created: str = ""
+):
     spec: dict[str, Any] = {}
     if mode:
         spec["mtls"] = {"mode": mode}
@@ -54,18 +56,38 @@ def peer(mode: str | None, *, home: str = "shop", name: str = "d", selector: Any
         spec["selector"] = {"matchLabels": selector}
     if ports:
         spec["portLevelMtls"] = {str(k): {"mode": v} for k, v in ports.items()}
-    return obj("security.istio.io/v1", "PeerAuthentication", home, name, spec, **({"creationTimestamp": created} if created else {}))
+    return obj(
+        "security.istio.io/v1",
+        "PeerAuthentication",
+        home,
+        name,
+        spec,
+        **({"creationTimestamp": created} if created else {}),
+    )
 
 
 def mesh(text: str):
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": "istio-system", "name": "istio"}, "data": {"mesh": text}}
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"namespace": "istio-system", "name": "istio"},
+        "data": {"mesh": text},
+    }
 
 
 def get(path: str = "/", method: str = "GET", host: str = "api", **headers: str) -> Http:
     return Http(method, path, host, {k.replace("_", "-"): v for k, v in headers.items()})
 
 
-def ingress(*objects: dict[str, Any], source: str = "shop/web", http: Http | None = None, port: int = 8080, ambient: bool = False, protocol: str = "http", **rest: Any) -> str:
+def ingress(
+    *objects: dict[str, Any],
+    source: str = "shop/web",
+    http: Http | None = None,
+    port: int = 8080,
+    ambient: bool = False,
+    protocol: str = "http",
+    **rest: Any,
+) -> str:
     engine = world(*objects, ambient=ambient, protocol=protocol)
     assert engine.refusals == (), engine.refusals
     question = Question(PodName(*source.split("/")), PodName("shop", "api"), port, http=http, **rest)
@@ -134,7 +156,9 @@ def test_within_a_source_fields_are_and_values_or_and_nots_exclude():
     source = {"namespaces": ["other", "shop"], "notPrincipals": ["*/sa/web"]}
     assert ingress(authz([{"from": [{"source": source}]}])) == "denied"
     assert ingress(authz([{"from": [{"source": {"namespaces": ["other", "shop"]}}]}])) == "allowed"
-    assert ingress(authz([{"from": [{"source": {"namespaces": ["x"]}}, {"source": {"principals": ["*"]}}]}])) == "allowed"
+    assert (
+        ingress(authz([{"from": [{"source": {"namespaces": ["x"]}}, {"source": {"principals": ["*"]}}]}])) == "allowed"
+    )
 
 
 # --- strings ---
@@ -165,7 +189,8 @@ def test_ports_are_those_of_the_workload():
 def test_principals_have_no_scheme_and_aliases_stand_for_one_another():
     config = mesh("trustDomain: new\ntrustDomainAliases: [old]")
     assert ingress(authz([{"from": [{"source": {"principals": ["old/ns/shop/sa/web"]}}]}]), config) == "allowed"
-    assert ingress(authz([{"from": [{"source": {"principals": ["cluster.local/ns/shop/sa/web"]}}]}]), config) == "denied"
+    pointer = authz([{"from": [{"source": {"principals": ["cluster.local/ns/shop/sa/web"]}}]}])
+    assert ingress(pointer, config) == "allowed"  # pilot/pkg/trustdomain: cluster.local points to the local trust domain
     assert ingress(authz([{"from": [{"source": {"principals": ["spiffe://new/ns/shop/sa/web"]}}]}]), config) == "denied"
 
 
@@ -226,7 +251,10 @@ def test_http_fields_in_ztunnel():
     assert ingress(authz(GETS, "DENY"), ambient=True) == "allowed"  # an HTTP-only DENY does nothing
     mixed = authz([{**GETS[0], **FROM_WEB[0]}], "DENY")
     assert ingress(mixed, ambient=True) == "allowed"  # the clause of HTTP fields alone never matches
-    assert ingress(authz([{"to": [{"operation": {"methods": ["GET"], "ports": ["8080"]}}]}], "DENY"), ambient=True) == "denied"
+    assert (
+        ingress(authz([{"to": [{"operation": {"methods": ["GET"], "ports": ["8080"]}}]}], "DENY"), ambient=True)
+        == "denied"
+    )
     assert ingress(authz([{"from": [{"source": {"remoteIpBlocks": ["10.0.0.1"]}}]}]), ambient=True) == "denied"
 
 
@@ -273,14 +301,20 @@ def test_workload_beats_namespace_beats_mesh_and_unset_inherits():
 
 
 def test_the_oldest_of_several_wins():
-    old, new = peer("STRICT", name="z", created="2024-01-01T00:00:00Z"), peer("PERMISSIVE", name="a", created="2025-01-01T00:00:00Z")
+    old, new = (
+        peer("STRICT", name="z", created="2024-01-01T00:00:00Z"),
+        peer("PERMISSIVE", name="a", created="2025-01-01T00:00:00Z"),
+    )
     assert ingress(old, new, source="other/bare") == "denied"
 
 
 def test_port_level_mtls_is_keyed_by_the_container_port():
     own = peer("STRICT", name="w", selector={"app": "api"}, ports={8080: "DISABLE"})
     assert ingress(own, source="other/bare") == "allowed"
-    assert ingress(peer("STRICT", name="w", selector={"app": "api"}, ports={80: "DISABLE"}), source="other/bare") == "denied"
+    assert (
+        ingress(peer("STRICT", name="w", selector={"app": "api"}, ports={80: "DISABLE"}), source="other/bare")
+        == "denied"
+    )
 
 
 def test_outside_the_mesh_nothing_is_enforced():
@@ -293,7 +327,12 @@ def test_outside_the_mesh_nothing_is_enforced():
 
 def egress(*objects: dict[str, Any], target: Any = None) -> str:
     engine = world(*objects)
-    return str(ask(engine, Question(PodName("shop", "web"), target or ServiceName("shop", "api"), 80 if target is None else 443)).egress)
+    return str(
+        ask(
+            engine,
+            Question(PodName("shop", "web"), target or ServiceName("shop", "api"), 80 if target is None else 443),
+        ).egress
+    )
 
 
 def sidecar(hosts: list[str] | None = None, mode: str = "", **spec: Any) -> dict[str, Any]:
@@ -306,7 +345,13 @@ def sidecar(hosts: list[str] | None = None, mode: str = "", **spec: Any) -> dict
 
 
 def entry(host: str, **spec: Any) -> dict[str, Any]:
-    return obj("networking.istio.io/v1", "ServiceEntry", "shop", "e", {"hosts": [host], "ports": [{"number": 443, "name": "tls"}], **spec})
+    return obj(
+        "networking.istio.io/v1",
+        "ServiceEntry",
+        "shop",
+        "e",
+        {"hosts": [host], "ports": [{"number": 443, "name": "tls"}], **spec},
+    )
 
 
 def test_registry_only_needs_the_registry():
