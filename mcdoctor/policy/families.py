@@ -4,7 +4,14 @@ NetworkPolicy too).
 
 from __future__ import annotations
 
-from mcdoctor.policy import admin, cilium, istio, kubernetes, linkerd
+from mcdoctor.policy import admin, calico, cilium, istio, kubernetes, linkerd
 from mcdoctor.policy.family import Family
 
-FAMILIES: tuple[Family, ...] = (kubernetes.FAMILY, admin.FAMILY, cilium.FAMILY, istio.FAMILY, linkerd.FAMILY)
+FAMILIES: tuple[Family, ...] = (
+    kubernetes.FAMILY,
+    admin.FAMILY,
+    cilium.FAMILY,
+    calico.FAMILY,
+    istio.FAMILY,
+    linkerd.FAMILY,
+)
