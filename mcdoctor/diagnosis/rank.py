@@ -4,8 +4,8 @@
 2. Certainty. A cause loses it (it becomes `possible`) when another accounts for all of its evidence: the
    evidence of the other is wider, or the same (then both lose it: nothing parts them), or names it as a consequence.
 3. The earlier broken hop, then the more specific cause, then the order of the symptom's playbook.
-4. A cause all of whose evidence is a consequence of a better one at an earlier or the same hop is not a rival: what it
-   rests on is listed under the better one as explained. One that is proved always stands.
+4. A cause all of whose evidence is a consequence of a better one at an earlier or the same hop, or of a proved one at
+   any hop, is not a rival: what it rests on is listed under the better one as explained. A proved one always stands.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def _fold(ranked: Sequence[Match]) -> tuple[Match, ...]:
                 match.certainty is not Certainty.PROVED
                 and better.certainty is not Certainty.POSSIBLE
                 and _explains(better, match)
-                and _not_later(better.cause.hop, match.cause.hop)
+                and (better.certainty is Certainty.PROVED or _not_later(better.cause.hop, match.cause.hop))
             ):
                 kept[i] = replace(better, explained=_union(better.explained, match.supporting))
                 break

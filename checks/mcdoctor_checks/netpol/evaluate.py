@@ -14,6 +14,7 @@ from mcdoctor.policy import path
 from mcdoctor.policy.engine import Engine
 from mcdoctor.policy.path import Answer
 from mcdoctor.policy.question import PodName, Question
+from mcdoctor.policy.smallest import suggest, to_yaml
 from mcdoctor.policy.verdict import Deciding, Direction, Verdict
 from mcdoctor_checks.netpol.facts import NETWORK_POLICY
 from mcdoctor_checks.netpol.questions import data_question, dns_questions, engine, source_of
@@ -44,6 +45,7 @@ def evaluate(facts: Facts, flow: Flow, pod: Pod, found: tuple[KubeObject, ...]) 
 def _denied(facts: Facts, flow: Flow, pod: Pod, world: Engine, question: Question, answer: Answer) -> Iterable[Finding]:
     passes = _passes(facts, flow)
     port = _pod_port(flow)
+    changes = {} if passes is not None else _changes(world, answer)
     for direction, hop in ((Direction.EGRESS, Hop.SOURCE_EGRESS_POLICY), (Direction.INGRESS, Hop.DEST_INGRESS_POLICY)):
         by = [d for d in answer.deciding if d.direction is direction and d.effect == "deny"]
         if not by:
@@ -58,6 +60,7 @@ def _denied(facts: Facts, flow: Flow, pod: Pod, world: Engine, question: Questio
             "pointer": by[0].pointer,
             "policy_namespace": by[0].ref.namespace,
             "policy_name": by[0].ref.name,
+            **changes.get(direction, {}),
         }
         subject = f"{by[0].ref} in {by[0].ref.cluster}"
         word = direction.value
@@ -84,6 +87,22 @@ def _denied(facts: Facts, flow: Flow, pod: Pod, world: Engine, question: Questio
                 args=args,
                 evidence=(*objects, failure),
             )
+
+
+def _changes(world: Engine, answer: Answer) -> dict[Direction, dict[str, str | int | float]]:
+    """The smallest verified change of each side that refuses: the full object, in words, and what else it opens."""
+    suggestion = suggest(world, answer, limit=1)
+    if suggestion is None:
+        return {}
+    return {
+        side.direction: {
+            "change": to_yaml(side.options[0].object),
+            "change_text": side.options[0].text,
+            "opens": side.options[0].opens,
+        }
+        for side in suggestion.sides
+        if side.options
+    }
 
 
 def _alone(facts: Facts, flow: Flow, question: Question, objects: tuple[KubeObject, ...], direction: Direction) -> bool:
@@ -214,6 +233,8 @@ def _dns(facts: Facts, flow: Flow, pod: Pod, world: Engine) -> Iterable[Finding]
             "policy_namespace": by[0].ref.namespace,
             "policy_name": by[0].ref.name,
         }
+        if not any(a.result == "answered" for a in answered):
+            args |= _changes(world, answer).get(Direction.EGRESS, {})
         subject = f"{by[0].ref} in {by[0].ref.cluster}"
         hop = Hop.SOURCE_EGRESS_POLICY
         # A C library says SERVFAIL also when no server answered at all.
