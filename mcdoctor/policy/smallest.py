@@ -412,6 +412,8 @@ def _copy(policy: Policy) -> dict[str, Any]:
         if not annotations:
             del meta["annotations"]
     raw.pop("status", None)
+    if raw.get("spec") is None:  # an empty spec isolates every pod of the namespace, and has no place for a rule yet
+        raw["spec"] = {"podSelector": {}}
     return raw
 
 
