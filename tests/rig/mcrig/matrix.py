@@ -119,7 +119,8 @@ def settle(cluster: Cluster, namespace: str, timeout: float = 20) -> None:
     }
     cluster.request("POST", f"/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies", policy)
     deadline = time.monotonic() + timeout
-    while name not in cluster.node.run("iptables-save", "-t", "filter"):
+    # The listing fails when a set goes away under it; then the next one tells.
+    while name not in cluster.node.run("iptables-save", "-t", "filter", check=False):
         if time.monotonic() > deadline:
             raise TimeoutError(f"{cluster.site.name}: the policy engine has not taken up {name} after {timeout:.0f} s")
         time.sleep(0.03)
