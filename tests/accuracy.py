@@ -27,12 +27,16 @@ FLOOR = {"rank 1": 0.95, "top three": 1.0, "verdict": 0.95, "wrong with confiden
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A folder with a bundle and expect.yaml; `scenario` is its name in the lab, null for a recorded case."""
+    """A folder with a bundle and expect.yaml; `scenario` is its name in the lab, null for a recorded case.
+
+    `alternatives`: causes that the evidence of the case cannot part from the expected one.
+    """
 
     name: str
     folder: Path
     verdict: str
     causes: tuple[str, ...]
+    alternatives: tuple[str, ...] = ()
     scenario: str | None = None
     ends: tuple[str, str] | None = None
 
@@ -76,6 +80,7 @@ def cases() -> Iterator[Case]:
             folder=file.parent,
             verdict=expect["verdict"],
             causes=tuple(expect.get("causes") or ()),
+            alternatives=tuple(expect.get("alternatives") or ()),
         )
 
 
@@ -115,7 +120,8 @@ def score(case: Case, *, live: bool) -> Score:
             str(error).partition("\n")[0][:200],
         )
     ids = [c["id"] for c in report["causes"]]
-    wrong = tuple(c["id"] for c in report["causes"] if c["certainty"] != "possible" and c["id"] not in case.causes)
+    right = {*case.causes, *case.alternatives}
+    wrong = tuple(c["id"] for c in report["causes"] if c["certainty"] != "possible" and c["id"] not in right)
     errors = [f for c in report["checks"] for f in c["findings"] if f["severity"] == "error"]
     healthy = case.verdict == "healthy"
     named = ", ".join(f"{c['id']} ({c['certainty']})" for c in report["causes"][:2])
@@ -125,11 +131,16 @@ def score(case: Case, *, live: bool) -> Score:
         expected=expected,
         got=f"{report['verdict']}: {named or '-'}",
         verdict=report["verdict"] == case.verdict,
-        rank=(ids.index(case.causes[0]) + 1 if case.causes[0] in ids else 0) if case.causes else None,
+        rank=_rank(ids, {case.causes[0], *case.alternatives}) if case.causes else None,
         wrong=wrong,
         silent=(not ids and not errors and report["verdict"] == "healthy") if healthy else None,
         seconds=time.monotonic() - begun,
     )
+
+
+def _rank(ids: Sequence[str], right: set[str]) -> int:
+    """Where the first right cause stands, from 1; 0 for nowhere."""
+    return next((i for i, cause in enumerate(ids, 1) if cause in right), 0)
 
 
 def totals(scores: Sequence[Score]) -> dict[str, tuple[int, int]]:
