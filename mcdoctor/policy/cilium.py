@@ -7,7 +7,8 @@ network/clustermesh/policy.
 
 All kinds form one repository. Per direction a pod is isolated as soon as one selecting policy has a section for it (and
 does not opt out by `enableDefaultDeny`); a rule that denies beats every rule that allows; what no rule allows is
-refused where the pod is isolated. Peers are known by their labels (identities), never by address, unless they are outside.
+refused where the pod is isolated. Peers are known by their labels (identities), never by address, unless they are
+outside.
 """
 
 from __future__ import annotations
@@ -352,9 +353,9 @@ def name_expression(pattern: str) -> re.Pattern[str]:
 def _dns_name(field: Field) -> tuple[str, re.Pattern[str]]:
     field.mapping()
     name, pattern = field["matchName"], field["matchPattern"]
-    if name.present and pattern.present and name.value and pattern.value:
-        raise Refused(field.pointer, "only one of matchName and matchPattern may be given")
-    chosen = name if name.present and name.value else pattern
+    if name.present == pattern.present:
+        raise Refused(field.pointer, "exactly one of matchName and matchPattern must be given")
+    chosen = name if name.present else pattern
     text = chosen.text("")
     if not (len(text) <= 255 and (_PATTERN if chosen is pattern else _NAME).match(text)) and text:
         raise Refused(chosen.pointer, f"{text!r} is not a DNS name" + (" pattern" if chosen is pattern else ""))
@@ -400,14 +401,12 @@ def _peers(
     """The peers of a rule; None where the rule names none, () where it names an empty list."""
     names = [n for n in _PEERS[direction] if not (deny and n == "toFQDNs") and field[n].present]
     used = [n for n in names if any(True for _ in field[n].items())]
-    if len(used) > 1:
-        raise Refused(field[used[1]].pointer, f"combining {used[0]} and {used[1]} is not supported")
     if not used:
         return () if any(n not in ("toServices", "toGroups", "fromGroups", "toFQDNs") for n in names) else None
-    kind = used[0].removeprefix("from").removeprefix("to")
+    # Several kinds of peers in one rule are OR'ed; versions that could not combine them refused the rule.
     found: list[Peer] = []
-    for item in field[used[0]].items():
-        match kind:
+    for name, item in [(each, item) for each in used for item in field[each].items()]:
+        match name.removeprefix("from").removeprefix("to"):
             case "Endpoints":
                 found.append(_label_peer(item, namespace, initial))
             case "CIDR":
@@ -418,7 +417,7 @@ def _peers(
                 found.append(EntityPeer(item.choice(ENTITIES), item.pointer))
             case "Nodes":
                 if reader.config.node_labels is False:
-                    raise Refused(field[used[0]].pointer, f"{used[0]} needs enable-node-selector-labels")
+                    raise Refused(field[name].pointer, f"{name} needs enable-node-selector-labels")
                 found.append(NodePeer(parse_terms(item), item.pointer))
             case "Services":
                 found.append(_service(item, reader, namespace))
@@ -1067,7 +1066,10 @@ class Cilium:
         match entity, end:
             case "cluster", Pod() | Node():
                 return True
-            case "cluster" | "kube-apiserver", _:
+            case "cluster", _:
+                # An API server outside counts as `cluster` too; an address is not taken for one without a sign of it.
+                return self.is_api_server(end, packet) is True
+            case "kube-apiserver", _:
                 return self.is_api_server(end, packet)
             case "host" | "remote-node", Pod() | Node():
                 local = self.is_local(end, packet)
@@ -1127,8 +1129,7 @@ class Cilium:
                     return False
                 own = (r for policy, _ in self.selecting(packet.subject) for r in _dns_rules(policy))
                 if any(e.match(end.name) for r in own for _, e in r.patterns):
-                    learnt = f"toFQDNs holds once {packet.subject} has looked {end} up through Cilium's DNS proxy"
-                    return Doubt(learnt, unseen=False)
+                    return True  # who asks for a name looks it up first, and the proxy learns its addresses
                 if any(e.match(end.name) for r in self.dns_rules for _, e in r.patterns):
                     return Doubt(
                         f"no rule sends look-ups of {end} by {packet.subject} through Cilium's DNS proxy; "
@@ -1138,7 +1139,7 @@ class Cilium:
             case Outside():
                 if not self.dns_rules:
                     return False
-                return Doubt(f"toFQDNs holds if {end} was the answer to a look-up of {peer.name}", unseen=False)
+                return Doubt(f"whether {end} was the answer to a look-up of {peer.name}, which toFQDNs then covers")
             case _:
                 return False
 
@@ -1363,7 +1364,8 @@ class Cilium:
         burdens = tuple(dict.fromkeys(b for _, o in allows if o.match is not False for b in o.burdens))
         isolating = [(p, m) for p, m in chosen if p.sides[direction].isolates]
         surely = always or any(m is True for _, m in isolating)
-        closed = tuple(_isolation(p, direction) for p, _ in isolating) or self._closed(direction)
+        closed = tuple(_isolation(p, direction) for p, _ in isolating)
+        closed = closed or (self._closed(direction) if always else ())
         told = ", ".join(str(by.ref) for by in closed)
         shut = f"{told} isolate{'s' if len(closed) == 1 else ''} {packet.subject} and no rule matches"
         admitted = tuple(o.by for _, o in allows if o.match is True and o.by)
@@ -1395,7 +1397,8 @@ class Cilium:
 
     def _closed(self, direction: Direction) -> tuple[Deciding, ...]:
         """The setting that isolates every pod."""
-        assert self.config.ref is not None
+        if self.config.ref is None:
+            return ()
         note = "policies are always enforced, no rule matches"
         return (Deciding(self.config.ref, "/data/enable-policy", direction, "deny", implicit=True, note=note),)
 
