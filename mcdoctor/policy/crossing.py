@@ -522,7 +522,9 @@ def _through_gateway(
         )
         notes += note
     ends: Sequence[End] = gateways or (DomainName(f"the gateway pod of {remote.name}"),)
-    client_of = {id(end): (end if carrier == "linkerd" and isinstance(end, Pod) else ask.client) for end in ends}
+    # Linkerd's gateway speaks for itself; where it is not among the pods, nobody known does.
+    own = {id(end): end if isinstance(end, Pod) else None for end in ends}
+    client_of = own if carrier == "linkerd" else {id(end): ask.client for end in ends}
     inner = {"istio": backend.port, "istio-ambient": HBONE, "linkerd": LINKERD_INBOUND}[carrier]
     for label, direction in (("gateway", Direction.EGRESS), ("destination", Direction.INGRESS)):
         if direction is Direction.EGRESS and not gateways:

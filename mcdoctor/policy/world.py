@@ -316,6 +316,11 @@ def _labels(holder: object, name: str) -> Labels:
     return {k: v for k, v in found.items() if type(k) is str and type(v) is str}
 
 
+def _word(value: object) -> str:
+    """A string out of untrusted JSON, '' for anything else."""
+    return value if type(value) is str else ""
+
+
 def _ips(texts: Iterable[object]) -> tuple[Ip, ...]:
     found = []
     for text in texts:
@@ -412,10 +417,10 @@ def _pod(cluster: str, raw: Mapping[str, Any], namespaces: Mapping[str, Namespac
         labels=labels,
         annotations=_labels(meta, "annotations"),
         ips=ips,
-        node=spec.get("nodeName") or "",
+        node=_word(spec.get("nodeName")),
         host_network=host_network,
         host_ips=_ips(host_ips),
-        service_account=spec.get("serviceAccountName") or spec.get("serviceAccount") or "default",
+        service_account=_word(spec.get("serviceAccountName") or spec.get("serviceAccount")) or "default",
         ports=_container_ports(spec),
         mesh=_mesh(spec, labels, namespaces.get(namespace), host_network),
         phase=phase,
