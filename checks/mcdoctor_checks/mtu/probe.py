@@ -11,6 +11,7 @@ from mcdoctor_checks.tcp.probe import low_level, side_by_side
 from mcdoctor_checks.tcp.reach import reaches
 
 _TLS = ("https", "tls")
+_HTTP = ("http", "https", "h2c", "grpc")
 
 
 def probe(world: World) -> Iterator[Fact]:
@@ -35,7 +36,7 @@ def probe(world: World) -> Iterator[Fact]:
                 address=address,
                 port=port or None,
                 sni=host if flow.protocol in _TLS else None,
-                host=host,
+                host=host if flow.protocol in _HTTP else None,  # a database is sent no HTTP
                 tls=flow.protocol in _TLS,
             )
         )
