@@ -68,6 +68,12 @@ def wrong_stub_zone(rig: rigs.Rig) -> None:
     rig.restart_dns(rig.a)
 
 
+def misnamed_stub_zone(rig: rigs.Rig) -> None:
+    corefile = manifests.corefile(rig.a.site).replace("cluster-b.internal:53", "cluster-c.internal:53")
+    rig.a.apply(manifests.coredns(rig.a.site, corefile))
+    rig.restart_dns(rig.a)
+
+
 def unknown_name(rig: rigs.Rig) -> None:
     service = json.loads(manifests.demo(rig.a.site))["items"][-1]
     service["spec"]["externalName"] = "backnd.demo.svc.cluster-b.internal"
@@ -99,9 +105,13 @@ FAULTS = (
         ("readiness-failing-no-endpoints",),
     ),
     Fault("stub-zone-wrong", wrong_stub_zone, ("stub-domain-misconfigured",)),
+    Fault("stub-zone-misnamed", misnamed_stub_zone, ("stub-domain-misconfigured",)),
     Fault("route-missing", lambda rig: rig.network.route_missing(), ("peering-route-missing",), hop="network"),
     Fault("port-dropped", lambda rig: rig.network.filter_drop(80), ("cloud-firewall-blocks-port",), hop="network"),
     Fault("port-rejected", lambda rig: rig.network.filter_reject(80), ("cloud-firewall-blocks-port",), hop="network"),
+    Fault(
+        "port-forbidden", lambda rig: rig.network.filter_prohibit(80), ("cloud-firewall-blocks-port",), hop="network"
+    ),
     Fault(
         "mtu-black-hole",
         lambda rig: rig.network.mtu(1400, icmp=False),

@@ -196,7 +196,12 @@ def _ends_before_node(facts: Facts, services: list[Reach], good: list[Reach]) ->
     last = max((h.ttl for h in answered), default=0)
     node = whole.hops[-1].ttl - 1
     seen = any(h.ttl == node and h.address for h in whole.hops)
-    refused = bool(answered) and answered[-1].icmp == "rst" and last <= node
+    behind = {h.address for h in whole.hops if h.ttl >= node}
+    turned = answered[-1].icmp if answered else None
+    # A reset bears the destination's address, an ICMP error that of whoever sent it.
+    refused = last <= node and (
+        turned == "rst" or (turned not in (None, "time-exceeded", "syn-ack") and answered[-1].address not in behind)
+    )
     if not refused and (short.reached or not seen or last >= node):
         return None
     where = next((h.address for h in reversed(answered) if h.icmp != "rst"), None)
