@@ -122,7 +122,8 @@ def direction_verdict(
         if not selected(spec["endpointSelector"], subject, objects, namespace, True):
             continue
         allows, denies = spec.get(section) or [], spec.get(section + "Deny") or []
-        closed = closed or spec.get("enableDefaultDeny", {}).get(section, bool(allows or denies))
+        if allows or denies:  # without rules in a direction a policy does nothing there, whatever enableDefaultDeny says
+            closed = closed or spec.get("enableDefaultDeny", {}).get(section, True)
         for rules, deny in ((denies, True), (allows, False)):
             for rule in rules:
                 if not rule:
