@@ -14,9 +14,10 @@ outside.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TypeAlias, assert_never
 
 from mcdoctor.policy import kubernetes
@@ -465,18 +466,32 @@ def _port(field: Field, reader: Reader, dns: bool) -> Item | None:
     return Ports(protocols, low, max(low, end) if low else 65535)
 
 
-_FOREIGN = re.compile(r"\(\?[=!<]|\\[1-9]")
+# Expressions are RE2's: it has no look-around and no back references, Python has none of the others.
+_NOT_IN_RE2 = re.compile(r"\(\?(?:[=!]|<[=!])|\\[1-9]")
+_ONLY_IN_RE2 = re.compile(r"\[\[:|\\[pPQzC]|\(\?[a-zA-Z-]+[:)]|\(\?<[A-Za-z_]")
+
+
+@lru_cache(maxsize=2000)
+def _compiled(text: str) -> re.Pattern[str] | None:
+    """The expression, or None where Python cannot say what RE2 makes of it. Raises ValueError where RE2 refuses it."""
+    if _NOT_IN_RE2.search(text):
+        raise ValueError("look-around and back references are not supported")
+    if _ONLY_IN_RE2.search(text):
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of sets that Python may one day read differently
+        try:
+            return re.compile(text)
+        except (re.error, OverflowError, RecursionError) as error:
+            raise ValueError(str(error)) from None
 
 
 def _expression(field: Field) -> str:
     text = field.text("")
     try:
-        re.compile(text)
-        wrong = _FOREIGN.search(text) is not None
-    except (re.error, OverflowError, RecursionError):
-        wrong = re.search(r"\[\[:|\\p|\\P|\\Q|\\z|\\C|\(\?[a-zA-Z-]+[:)]", text) is None
-    if wrong:
-        raise Refused(field.pointer, f"{text!r} is not a regular expression")
+        _compiled(text)
+    except ValueError as error:
+        raise Refused(field.pointer, f"{text!r} is not a regular expression: {error}") from None
     return text
 
 
@@ -779,7 +794,6 @@ def translated(policy: kubernetes.Policy) -> Policy:
 # --- matching -------------------------------------------------------------------------------------------------------
 
 _INTRICATE = re.compile(r"[*+}]\)*[*+{]|\)[*+{]")  # repeated repetitions may take exponential time
-_expressions: dict[str, re.Pattern[str] | None] = {}
 
 
 def _full_match(expression: str, text: str | None, what: str) -> Match:
@@ -790,12 +804,10 @@ def _full_match(expression: str, text: str | None, what: str) -> Match:
         return Doubt(f"the {what} of the request ({expression})", unseen=False)
     if expression == text and re.escape(text) == text:
         return True
-    if expression not in _expressions:
-        try:
-            _expressions[expression] = re.compile(expression)
-        except (re.error, OverflowError, RecursionError):
-            _expressions[expression] = None
-    compiled = _expressions[expression]
+    try:
+        compiled = _compiled(expression)
+    except ValueError:  # `host` is not checked beforehand, Envoy refuses it
+        compiled = None
     if compiled is None or (_INTRICATE.search(expression) and len(text) > 200):
         return Doubt(f"whether {what} {text!r} matches the regular expression {expression!r} is not evaluated here")
     return compiled.fullmatch(text) is not None
