@@ -6,6 +6,7 @@ from a pod that does not belong to the flow says nothing of the flow. The rooms 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 from typing import Any, Literal, TypeVar
@@ -21,6 +22,7 @@ F = TypeVar("F", bound=Fact)
 Place = Literal["source", "near", "far", "outside"]
 PROXY_UIDS = frozenset({1337, 2102})  # Istio's and Linkerd's own: their traffic is not captured
 GATEWAY_PORTS = frozenset({15443, 15008, 4143})  # mutual TLS between networks, HBONE, Linkerd
+_REPLICA = re.compile(r"(-[0-9a-z]{6,10})?-[0-9a-z]{5}|-\d+")  # what controllers put behind a workload's name
 _SIDECARS = {"istio-proxy": "istio", "linkerd-proxy": "linkerd", "consul-dataplane": "consul", "kuma-sidecar": "kuma"}
 
 
@@ -74,7 +76,9 @@ def _is_source_pod(flow: Flow, vantage: Vantage) -> bool:
     if vantage.namespace and vantage.namespace != source.namespace:
         return False
     pod = vantage.pod or ""
-    return pod in {p.name for p in source.pods} or pod == source.name or pod.startswith(f"{source.name}-")
+    if pod in {p.name for p in source.pods} or pod == source.name:
+        return True
+    return pod.startswith(f"{source.name}-") and _REPLICA.fullmatch(pod[len(source.name) :]) is not None
 
 
 def bypasses(fact: Fact) -> bool:

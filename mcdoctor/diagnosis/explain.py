@@ -59,7 +59,7 @@ def verdict(ran: Sequence[Ran], facts: Iterable[Fact] = ()) -> Verdict:
     if not errors:
         return Verdict.HEALTHY if through else Verdict.INCONCLUSIVE
     if through:
-        cut_off = _name_fails(errors) and _nameless(facts)
+        cut_off = (_name_fails(errors) and _nameless(facts)) or _always_another(errors)
         return Verdict.BROKEN if cut_off else Verdict.DEGRADED
     if isinstance(outcome, Failed):
         stops = [f for f in outcome.findings if f.severity is Severity.ERROR]
@@ -76,10 +76,15 @@ def _name_fails(errors: Sequence[Finding]) -> bool:
     return not flaps and any(f.symptom is Symptom.DNS_PERSISTENT_FAILURE and not _partial(f) for f in errors)
 
 
+def _always_another(errors: Sequence[Finding]) -> bool:
+    """True when every answer came from somebody else: the destination itself was never reached."""
+    return any(f.symptom is Symptom.WRONG_DESTINATION and "failed" in f.args and not _partial(f) for f in errors)
+
+
 def _nameless(facts: Iterable[Fact]) -> bool:
-    """True when a request ended at its name."""
+    """True when a request ended at its name, each time that it was tried."""
     return any(
-        (isinstance(f, HttpRequest) and f.result == "dns-error")
+        (isinstance(f, HttpRequest) and f.result == "dns-error" and not f.successes)
         or (isinstance(f, HttpSeries) and any(s.result == "dns-error" for s in f.samples))
         for f in facts
     )
