@@ -20,7 +20,7 @@ PORTS = ((80, "TCP"), (5432, "UDP"), (1000, "SCTP"))
 OUTSIDE = ("192.0.2.7", "10.0.0.9", "172.16.1.2", "fd00::1")
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(min_value=0, max_value=10**9))
 @example(seed=0)
 @example(seed=3)

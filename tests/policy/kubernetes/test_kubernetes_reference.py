@@ -22,7 +22,7 @@ OUTSIDE = ("192.0.2.7", "10.0.0.9", "fd00::1")
 
 
 @pytest.mark.parametrize("plugin", ["kube-router", ""])
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(min_value=0, max_value=10**9))
 @example(seed=0)
 @example(seed=1)
