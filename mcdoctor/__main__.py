@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
 def main() -> None:
     """The command `mcdoctor`, also as the kubectl plug-in `kubectl mcdoctor`."""
-    from mcdoctor.cli.app import run
+    try:
+        from mcdoctor.cli.app import run
 
-    sys.exit(run(sys.argv[1:]))
+        sys.exit(run(sys.argv[1:]))
+    except KeyboardInterrupt:  # before a command began: imports take most of that time
+        print("interrupted", file=sys.stderr, flush=True)
+        os._exit(130)  # Python turns an exit after an interrupted import into a death by signal
 
 
 def complete() -> None:

@@ -19,7 +19,7 @@ from mcdoctor.cli import lab as lab_command
 from mcdoctor.cli import policy as policy_command
 from mcdoctor.cli import probe as probe_command
 from mcdoctor.cli import rbac as rbac_command
-from mcdoctor.cli.errors import FAILED, INTERRUPTED, CommandError, plain
+from mcdoctor.cli.errors import FAILED, INTERRUPTED, USAGE, CommandError, plain
 
 app = typer.Typer(
     name="mcdoctor",
@@ -79,7 +79,6 @@ BundlePath = Annotated[str | None, typer.Option("--bundle", help="recorded clust
 ToBundle = Annotated[str | None, typer.Option("--to-bundle", help="recorded DST cluster")]
 Lab = Annotated[str | None, typer.Option("--lab", help="scenario of the embedded lab")]
 SymptomOption = Annotated[str | None, typer.Option("--symptom", help="what is seen: a slug")]
-Since = Annotated[str | None, typer.Option("--since", help="how far back logs are read: 10m, 2h")]
 Complete = Annotated[list[str] | None, typer.Option("--complete", help="kinds of which the files hold all")]
 Probe = Annotated[ProbeMode, typer.Option("--probe", help="where to send from")]
 Image = Annotated[str, typer.Option("--image", help="of the debug container, with Python 3.11")]
@@ -87,7 +86,7 @@ Both = Annotated[bool, typer.Option("--both", help="a debug container at DST too
 Yes = Annotated[bool, typer.Option("-y", "--yes", help="create the debug container unasked")]
 RequestText = Annotated[str | None, typer.Option("--request", help="'GET /path' to send instead")]
 Header = Annotated[list[str] | None, typer.Option("--header", help="'Name: value', repeatable")]
-Deadline = Annotated[float, typer.Option("--deadline", help="seconds for all of it", min=1)]
+Deadline = Annotated[float, typer.Option("--deadline", help="seconds for reading and probing", min=1)]
 Output = Annotated[Format, typer.Option("-o", "--output", help="of the report")]
 Lang = Annotated[Language | None, typer.Option("--lang", help="of the report (MCDOCTOR_LANG)")]
 FailOnOption = Annotated[FailOn, typer.Option("--fail-on", help="exit 1 from here up")]
@@ -123,7 +122,6 @@ def diagnose(
     complete: Complete = None,
     port: Port = None,
     symptom: SymptomOption = None,
-    since: Since = None,
     probe: Probe = ProbeMode.AUTO,
     image: Image = _IMAGE,
     both: Both = False,
@@ -169,7 +167,6 @@ def diagnose(
                 complete=tuple(complete or ()),
                 port=port,
                 symptom=symptom,
-                since=since,
                 probe=probe.value,
                 image=image,
                 both=both,
@@ -300,10 +297,15 @@ def _terminate(_signal: int, _frame: FrameType | None) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Runs a command line; every way to end has its exit code, and none is a traceback."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for name in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(name) is signal.SIG_DFL:  # nohup's wish stays
+            signal.signal(name, _terminate)
     try:
-        result = app(args=list(arguments), prog_name=_called(), standalone_mode=False)
-        return result if isinstance(result, int) else 0
+        command = typer.main.get_command(app)
+        # Not by calling it: that takes a KeyboardInterrupt for an exit, and nobody would say so.
+        with command.make_context(_called(), list(arguments)) as context:
+            command.invoke(context)
+        return 0
     except CommandError as error:
         _complain(str(error), error.hint)
         return error.code
@@ -316,6 +318,9 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(str(error), file=sys.stderr)
+            return USAGE
         if hasattr(error, "exit_code") and hasattr(error, "format_message"):  # a usage error of the parser
             _complain(error.format_message(), f"See '{_called()} --help'.")
             return int(error.exit_code)

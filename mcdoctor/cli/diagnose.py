@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,7 +47,6 @@ class Asked:
     complete: tuple[str, ...] = ()
     port: str | None = None
     symptom: str | None = None
-    since: str | None = None
     probe: str = "auto"
     image: str = "python:3-slim"
     both: bool = False
@@ -73,6 +72,8 @@ def diagnose_pair(asked: Asked) -> int:
     options_of(asked)
     check_writable(asked.out, asked.save)
     if asked.bundle is not None:
+        if asked.save:
+            fail("--save keeps what a live run saw; with --bundle there is nothing new to keep")
         return replay_bundle(asked)
     with early_ends(), session(asked) as opened:
         report = run_session(opened, asked)
@@ -94,7 +95,8 @@ def collect_pair(asked: Asked, file: str) -> int:
             say(f"wrote {file}; use it beside the other cluster: mcdoctor diagnose … --to-bundle {file}")
             return 0
         keep(file, opened, report.facts)
-        say(f"wrote {file}; diagnose it with: mcdoctor replay {file}")
+        partial = "interrupted: the recording is partial; " if report.interrupted else ""
+        say(f"{partial}wrote {file}; diagnose it with: mcdoctor replay {file}")
         return INTERRUPTED if report.interrupted else 0
 
 
@@ -169,6 +171,13 @@ def check_writable(out: str | None, bundle: str | None) -> None:
             fail(f"{name}: the folder {parent} does not exist")
         if path.is_dir() and name == out:
             fail(f"{name} is a folder")
+        folder = name == bundle and not name.endswith((".tar.gz", ".tgz", ".tar"))
+        if folder and path.exists() and (not path.is_dir() or any(path.iterdir())):
+            fail(f"{name} exists and is not an empty folder")
+        if path.exists():
+            if not os.access(path, os.W_OK):
+                fail(f"{name}: Permission denied")
+            continue
         try:
             probe = parent / f".mcdoctor-{id(path):x}"
             probe.touch()
@@ -210,8 +219,6 @@ def session(asked: Asked) -> Session:
 
 def run_session(opened: Session, asked: Asked) -> Report:
     """Resolves the pair and runs all checks; Ctrl-C ends early with what is there."""
-    import time
-
     from mcdoctor.check import World
     from mcdoctor.cli.wiring import library
     from mcdoctor.models.collection import Facts
@@ -223,7 +230,12 @@ def run_session(opened: Session, asked: Asked) -> Report:
     for problem in registry.problems:
         say(f"warning: {problem}")
     flow = resolve(opened.request, Facts(opened.facts, None, opened.complete))
-    prober = opened.open_prober(flow)
+    stopped = False
+    prober = None
+    try:
+        prober = opened.open_prober(flow)
+    except KeyboardInterrupt:  # what was read is still worth a report
+        stopped, opened.why_no_prober = True, "interrupted before anything was sent"
     world = World(
         flow=flow,
         facts=Facts(opened.facts, flow, opened.complete),
@@ -232,7 +244,7 @@ def run_session(opened: Session, asked: Asked) -> Report:
         far=opened.far,
         readers=opened.readers,
         options=options_of(asked),
-        deadline=time.monotonic() + asked.deadline,
+        deadline=opened.deadline,
     )
     books = library()
     with Progress(language=asked.language, quiet=asked.quiet) as progress:
@@ -247,12 +259,16 @@ def run_session(opened: Session, asked: Asked) -> Report:
             watch=progress.tell,
         )
         try:
-            report = run.execute()
+            run.interrupted = stopped
+            report = run.report() if stopped else run.execute()
         except KeyboardInterrupt:
             world.stopped.set()
             run.interrupted = True
             report = run.report()
-    opened.close()
+    try:
+        opened.close()
+    except KeyboardInterrupt:
+        report = dataclasses.replace(report, interrupted=True)
     return report
 
 
@@ -288,14 +304,13 @@ def finish(report: Report, asked: Asked) -> int:
     from mcdoctor.diagnosis import exit_code
     from mcdoctor.reports import render
 
-    terminal = not asked.out and sys.stdout.isatty()
     text = render(
         report,
         asked.output,
         asked.language,
         library=library(),
-        width=max(60, shutil.get_terminal_size((80, 24)).columns) if terminal else 80,
-        color=terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb",
+        width=80 if asked.out else None,
+        color=False if asked.out else None,
         verbose=asked.verbose,
     )
     _emit(text, asked)
@@ -311,5 +326,8 @@ def _emit(text: str, asked: Asked) -> None:
         except OSError as error:
             fail(f"{asked.out}: {error.strerror}")
         return
-    sys.stdout.write(text if text.endswith("\n") else text + "\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has seen enough; the exit code still tells the verdict
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

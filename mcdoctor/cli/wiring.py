@@ -52,6 +52,7 @@ class Session:
     bypass: Prober | None = None
     far: Prober | None = None
     why_no_prober: str = ""
+    deadline: float = float("inf")
     extra: list[Fact] = field(default_factory=list)
     closers: list[Callable[[], None]] = field(default_factory=list)
 
@@ -65,10 +66,16 @@ class Session:
         return (*self.facts, *self.extra)
 
     def close(self) -> None:
-        """Ends everything that was opened, last first; safe to call twice."""
+        """Ends everything that was opened, last first; safe to call twice. Ctrl-C cuts one wait short, not the rest."""
+        interrupted = False
         while self.closers:
-            with contextlib.suppress(Exception):
-                self.closers.pop()()
+            try:
+                with contextlib.suppress(Exception):
+                    self.closers.pop()()
+            except KeyboardInterrupt:
+                interrupted = True
+        if interrupted:
+            raise KeyboardInterrupt
 
     def __enter__(self) -> Session:
         return self
@@ -110,11 +117,17 @@ def lab_session(asked: Asked) -> Session:
             opener=lambda _session, _flow: None,
             means=f"recording of lab {name}",
             complete=("*",),
+            deadline=time.monotonic() + asked.deadline,
             why_no_prober="this is a recording",
         )
     objects = tuple(f for f in bundle.facts if f not in recorded)
     return Session(
-        request=request, facts=objects, opener=_open_lab(place, reason), means=f"lab {name}", complete=("*",)
+        request=request,
+        facts=objects,
+        opener=_open_lab(place, reason),
+        means=f"lab {name}",
+        complete=("*",),
+        deadline=time.monotonic() + asked.deadline,
     )
 
 
@@ -188,6 +201,7 @@ def live_session(asked: Asked) -> Session:
         facts=facts,
         opener=_open_live(asked, here),
         means="live",
+        deadline=deadline,
         contexts={name: name for name in readers},
         readers=tuple(readers.values()),
     )

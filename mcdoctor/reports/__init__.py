@@ -9,6 +9,7 @@ import sys
 from mcdoctor.models.playbook import Language, Library
 from mcdoctor.models.report import Report
 
+NARROWEST = 50
 FORMATS = ("text", "json", "yaml", "markdown")
 
 
@@ -58,7 +59,7 @@ def _columns() -> int:
     """Of the terminal; wider than 120 columns is hard to read."""
     if not sys.stdout.isatty() and "COLUMNS" not in os.environ:
         return 80
-    return min(max(shutil.get_terminal_size((80, 24)).columns, 80), 120)
+    return min(max(shutil.get_terminal_size((80, 24)).columns, NARROWEST), 120)
 
 
 def _colored() -> bool:

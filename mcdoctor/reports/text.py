@@ -21,6 +21,8 @@ from mcdoctor.reports.words import CERTAINTIES, MARKS, OUTCOMES, RISKS, say
 
 STYLES = {"passed": "green", "failed": "bold red", "warned": "yellow", "unknown": "magenta", "skipped": "dim"}
 CAUSE_WIDTH = 20  # columns; ids break at their hyphens
+NARROWEST = 50
+TABLE_WIDTH = 76  # below it the table becomes a list
 VERDICT_STYLES = {
     Verdict.HEALTHY: "bold green",
     Verdict.DEGRADED: "bold yellow",
@@ -39,11 +41,11 @@ def render(
     width: int = 80,
     verbose: bool = False,
 ) -> str:
-    """Text of at most `width` columns (80 at least); without `color` there is no escape sequence in it."""
+    """Text of at most `width` columns (50 at least); without `color` there is no escape sequence in it."""
     out = io.StringIO()
     console = Console(
         file=out,
-        width=max(width, 80),
+        width=max(width, NARROWEST),
         force_terminal=color,
         color_system="standard" if color else None,
         no_color=not color,
@@ -52,13 +54,13 @@ def render(
         emoji=False,
         legacy_windows=False,
     )
-    for part in _parts(View(report, library, language), verbose):
+    for part in _parts(View(report, library, language), verbose, narrow=console.width < TABLE_WIDTH):
         console.print(part, crop=False, soft_wrap=isinstance(part, Text) and bool(part.no_wrap))
     plain = (row.rstrip() if not color else row for row in out.getvalue().splitlines())
     return "\n".join(plain) + "\n"
 
 
-def _parts(view: View, verbose: bool) -> Iterable[RenderableType]:
+def _parts(view: View, verbose: bool, narrow: bool) -> Iterable[RenderableType]:
     yield from _head(view)
     yield from _path(view)
     for diagnosis in view.report.diagnoses:
@@ -69,7 +71,7 @@ def _parts(view: View, verbose: bool) -> Iterable[RenderableType]:
         yield _title(say("unexplained", view.language))
         yield from _findings(view, view.unexplained)
     if view.rows:
-        yield from _table(view)
+        yield from _table(view, narrow)
     yield from _checks(view, verbose)
     yield from _limits(view)
     if verbose and view.report.facts:
@@ -203,14 +205,23 @@ def _others(view: View) -> Iterable[RenderableType]:
         yield _item("·", say("more", language, count=len(others) - 5))
 
 
-def _table(view: View) -> Iterable[RenderableType]:
+def _table(view: View, narrow: bool) -> Iterable[RenderableType]:
     language = view.language
     yield _title(say("table", language))
+    last = ""
+    if narrow:
+        for row in view.rows[:8]:
+            certainty = f" ({CERTAINTIES[row.certainty].in_language(language)})" if row.certainty else ""
+            if row.symptom != last:
+                yield _item("-", row.symptom)
+            last = row.symptom
+            yield _item("·", f"{row.cause}{certainty}: {row.confirm}", indent=4)
+            yield from (_item("→", act, indent=6) for act in row.act)
+        return
     table = Table(show_lines=True, expand=True, padding=(0, 1), header_style="bold")
     table.add_column(say("symptom", language), width=16, overflow="fold")
     table.add_column(say("cause", language), width=CAUSE_WIDTH, overflow="fold")
     table.add_column(say("confirm-act", language), ratio=1, overflow="fold")
-    last = ""
     for row in view.rows[:8]:
         table.add_row(Text(line(row.symptom) if row.symptom != last else ""), _cause_cell(view, row), _act_cell(row))
         last = row.symptom

@@ -185,6 +185,8 @@ class View:
         )
 
     def _why_not_settled(self) -> str:
+        if self.report.interrupted:
+            return say("interrupted-early", self.language)
         outcome = next((r.outcome for r in self.report.ran if r.id == END_TO_END), None)
         return line(outcome.reason) if isinstance(outcome, Unknown) else ""
 

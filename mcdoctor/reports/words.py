@@ -142,6 +142,7 @@ WORDS: Mapping[str, Text] = {
     "here": _t("◄ broken here", "◄ 여기서 끊김"),
     "fault-here": _t("◄ fault here", "◄ 여기에 문제"),
     "suspected": _t("◄ suspected", "◄ 의심"),
+    "interrupted-early": _t("not all checks had run", "모든 점검이 끝나지 않았습니다"),
     "interrupted": _t("interrupted: what follows is partial", "중단됨: 아래는 일부 결과입니다"),
     "needs": _t("needs", "필요한 권한"),
     "run": _t("run", "실행"),

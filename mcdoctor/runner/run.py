@@ -17,7 +17,7 @@ from mcdoctor.diagnosis import diagnose
 from mcdoctor.models.collection import Facts
 from mcdoctor.models.facts import Absent, Blind, EndpointAnswer, Fact, KubeObject, Listed
 from mcdoctor.models.flow import Flow
-from mcdoctor.models.ids import Symptom
+from mcdoctor.models.ids import Symptom, Verdict
 from mcdoctor.models.outcome import Failed, Outcome, Passed, Skipped, Unknown
 from mcdoctor.models.playbook import Library
 from mcdoctor.models.report import Ran, Report
@@ -138,7 +138,8 @@ class Run:
                 self.facts.extend(self._owed(probing.check, self._no_prober))
             self.watch(Event(check=probing.check, state="probed", ms=probing.ms, facts=found))
             return
-        self.facts.extend(self._owed(probing.check, f"the probe did not end within {probing.check.timeout:g} s"))
+        late = f"the probe did not end within {probing.check.timeout:g} s"
+        self.facts.extend(self._owed(probing.check, late if self.world.left() else "the time for the run was over"))
         self.watch(Event(check=probing.check, state="late", ms=probing.ms, facts=found))
 
     @property
@@ -279,6 +280,8 @@ def conclude(
         for check, outcome in judge_all(checks, facts)
     )
     verdict, symptoms, diagnoses, limits = diagnose(ran, facts, flow, library, symptom=symptom)
+    if interrupted and verdict is Verdict.HEALTHY:  # what was not looked at yet may be what is wrong
+        verdict = Verdict.INCONCLUSIVE
     return Report(
         flow=flow,
         verdict=verdict,
