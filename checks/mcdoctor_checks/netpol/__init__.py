@@ -1,14 +1,23 @@
 """Room netpol: policies over packets, asked of the policy engine for exactly this pair."""
 
 from mcdoctor.check import Check
-from mcdoctor.models.facts import DnsAnswer, HttpRequest, HttpSeries, KubeObject, Listed, ResolvConf, TcpConnect
+from mcdoctor.models.facts import (
+    DnsAnswer,
+    HttpRequest,
+    HttpSeries,
+    KubeObject,
+    Listed,
+    ObservedSource,
+    ResolvConf,
+    TcpConnect,
+)
 from mcdoctor_checks.netpol.judge import FINDINGS, judge
 
 netpol_allows_path = Check(
     id="netpol-allows-path",
     title="policies on both sides let this traffic through",
     judge=judge,
-    uses=(KubeObject, Listed, ResolvConf, DnsAnswer, TcpConnect, HttpRequest, HttpSeries),
+    uses=(KubeObject, Listed, ResolvConf, DnsAnswer, TcpConnect, HttpRequest, HttpSeries, ObservedSource),
     findings=FINDINGS,
     doc="""
 ## What it does

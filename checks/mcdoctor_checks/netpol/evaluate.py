@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+from typing import Any
 
 from mcdoctor.flow.objects import mapping, maps, matches, sequence
 from mcdoctor.models.collection import Facts
-from mcdoctor.models.facts import DnsAnswer, Fact, HttpRequest, HttpSeries, KubeObject, TcpConnect
+from mcdoctor.models.facts import (
+    DnsAnswer,
+    Fact,
+    HttpRequest,
+    HttpSeries,
+    KubeObject,
+    ObservedSource,
+    TcpConnect,
+)
 from mcdoctor.models.flow import Flow, Pod
 from mcdoctor.models.ids import Hop, Severity, Symptom
 from mcdoctor.models.outcome import Finding
@@ -18,6 +29,7 @@ from mcdoctor.policy.smallest import suggest, to_yaml
 from mcdoctor.policy.verdict import Deciding, Direction, Verdict
 from mcdoctor_checks.netpol.facts import NETWORK_POLICY
 from mcdoctor_checks.netpol.questions import data_question, dns_questions, engine, source_of
+from mcdoctor_checks.sight import place, split_host_port
 
 _SYMPTOM = Symptom.EGRESS_BLOCKED
 
@@ -144,6 +156,10 @@ def _mistakes(
             side = answer.egress if direction is Direction.EGRESS else answer.ingress
             if side is Verdict.ALLOWED:
                 yield note("netpol-names-service-port", service_port=end.port)
+    if direction is Direction.INGRESS and (plain := _without_ambient(facts, flow)):
+        answer = path.ask(engine(facts, flow, without=plain[0], changed=plain[1]), question, explain=False)
+        if answer.ingress is Verdict.ALLOWED:
+            yield note("netpol-lacks-hbone", hbone=15008)
     for policy in objects:
         if policy.kind != NETWORK_POLICY:
             continue
@@ -154,8 +170,12 @@ def _mistakes(
         meant = [peer for peer in peers if _meant_for_remote(facts, flow, policy, peer, direction)]
         if meant:
             yield note("netpol-selector-meets-remote-pod", selector=_written(meant[0]), **own)
+        elif joined := [_written(peer) for peer in peers if _joined_by_mistake(facts, flow, policy, peer, direction)]:
+            yield note("netpol-selectors-joined", selector=joined[0], **own)
         elif empty := [_written(peer) for peer in peers if _selects_nothing(facts, policy, peer)]:
             yield note("netpol-peer-selects-nothing", selector=empty[0], **own)
+        if direction is Direction.INGRESS and (seen := _translated(facts, flow, peers)):
+            yield note("netpol-source-translated", seen=seen.ip, sent_from=str(seen.sent_from or "-"), **own)
         names = [
             str(p["port"])
             for rule in rules
@@ -359,6 +379,84 @@ def _selects_nothing(facts: Facts, policy: KubeObject, peer: Mapping[str, object
     if not all(facts.complete("Pod", policy.cluster, n) for n in spaces):
         return False
     return not any(matches(by_pod, p.labels) for n in spaces for p in facts.objects("Pod", policy.cluster, n))
+
+
+def _without_ambient(facts: Facts, flow: Flow) -> tuple[list[KubeObject], list[KubeObject]] | None:
+    """(objects, the same without ambient mode) of a destination whose traffic arrives through HBONE; else None."""
+    marks = ("ambient.istio.io/redirection", "istio.io/dataplane-mode")
+    places = {(b.cluster, b.pod.split("/", 1)[0]) for b in flow.backends if b.pod}
+    held = [
+        o
+        for kind in ("Pod", "Namespace")
+        for o in facts.objects(kind)
+        if (o.cluster, o.namespace if kind == "Pod" else o.name) in places
+        and any(m in o.annotations or m in o.labels for m in marks)
+    ]
+    if not held:
+        return None
+    return held, [replace(o, body=_unmarked(o.body, marks)) for o in held]
+
+
+def _unmarked(body: Mapping[str, Any], marks: Iterable[str]) -> dict[str, Any]:
+    meta = {**mapping(body.get("metadata"))}
+    for key in ("labels", "annotations"):
+        if isinstance(meta.get(key), Mapping):
+            meta[key] = {k: v for k, v in meta[key].items() if k not in marks}
+    return {**body, "metadata": meta}
+
+
+def _translated(facts: Facts, flow: Flow, peers: Iterable[Mapping[str, object]]) -> ObservedSource | None:
+    """What the destination saw in place of the source's address, where a peer admits only the latter."""
+    pod = flow.source_pod
+    blocks = [mapping(p["ipBlock"]) for p in peers if isinstance(p.get("ipBlock"), Mapping)]
+    own = {ip for p in (flow.source.pods if flow.source else ()) for ip in p.ips} | set(pod.ips if pod else ())
+    listening = {b.address for b in flow.backends}
+    for seen in facts.all(ObservedSource):
+        far = split_host_port(seen.listening)[0] in listening or place(flow, seen.vantage) == "far"
+        sent = {seen.sent_from} if seen.sent_from else own
+        admitted = any(_covers(b, ip) for b in blocks for ip in sent & own)
+        if far and seen.ip not in own and admitted and not any(_covers(b, seen.ip) for b in blocks):
+            return seen
+    return None
+
+
+def _covers(block: Mapping[str, Any], address: str) -> bool:
+    try:
+        ip = ip_address(address)
+        inside = ip in ip_network(str(block.get("cidr")), strict=False)
+        return inside and not any(ip in ip_network(str(x), strict=False) for x in sequence(block.get("except")))
+    except ValueError:
+        return False
+
+
+def _joined_by_mistake(
+    facts: Facts, flow: Flow, policy: KubeObject, peer: Mapping[str, object], direction: Direction
+) -> bool:
+    """A namespace and a pod selector in one item that no pod fits together, while each of them alone fits some.
+
+    As two items they would admit the other end: by its namespace or by its labels.
+    """
+    by_namespace, by_pod = peer.get("namespaceSelector"), peer.get("podSelector")
+    if not isinstance(by_namespace, Mapping) or not isinstance(by_pod, Mapping) or not by_pod:
+        return False
+    spaces = {
+        n.name: matches(by_namespace, {"kubernetes.io/metadata.name": n.name, **n.labels})
+        for n in facts.objects("Namespace", policy.cluster)
+    }
+    fitting = [p for p in facts.objects("Pod", policy.cluster) if matches(by_pod, p.labels)]
+    if not fitting or any(spaces.get(p.namespace or "", True) for p in fitting):
+        return False
+    if direction is Direction.INGRESS:
+        pod = flow.source_pod
+        others: list[tuple[str, ...]] = [(pod.cluster, pod.namespace, pod.name)] if pod else []
+    else:
+        others = [(b.cluster, *b.pod.split("/", 1)[:2]) for b in flow.backends if b.pod]
+    ends = {(other[0], other[1] or "", other[2]) for other in others if len(other) == 3}
+    return any(
+        cluster == policy.cluster
+        and (spaces.get(namespace) is True or any((p.namespace, p.name) == (namespace, name) for p in fitting))
+        for cluster, namespace, name in ends
+    )
 
 
 def _meant_for_remote(
