@@ -247,7 +247,7 @@ def read_config(cluster: Cluster) -> Config:
     mode = data.get("enable-policy", "default").strip().lower()
     return Config(
         ref=ref,
-        cluster_name=data.get("cluster-name", "default" if given else "") or "default" if given else "",
+        cluster_name=(data.get("cluster-name") or "default") if given else "",
         version=version,
         mode=mode if mode in ("default", "always", "never") else "default",
         audit=_flag(data, "policy-audit-mode") is True,
