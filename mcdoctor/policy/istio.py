@@ -71,6 +71,8 @@ class MeshConfig:
     root_namespace: str = "istio-system"
     outbound: str = "ALLOW_ANY"
     providers: frozenset[str] | None = None
+    http_providers: frozenset[str] = frozenset()
+    """Those that speak HTTP only: a CUSTOM policy of theirs does nothing on a TCP port."""
     ref: Ref | None = None
 
     @property
@@ -98,6 +100,11 @@ def mesh_config(cluster: Cluster) -> MeshConfig:
         root_namespace=_text(raw.get("rootNamespace")) or found.ref.namespace or "istio-system",
         outbound=(_text(outbound.get("mode")) if isinstance(outbound, dict) else "") or "ALLOW_ANY",
         providers=frozenset(str(p["name"]) for p in providers if isinstance(p, dict) and "name" in p)
+        if isinstance(providers, list)
+        else frozenset(),
+        http_providers=frozenset(
+            str(p.get("name")) for p in providers if isinstance(p, dict) and "envoyExtAuthzHttp" in p
+        )
         if isinstance(providers, list)
         else frozenset(),
         ref=found.ref,
@@ -211,9 +218,11 @@ _SOURCE_FIELDS = (
 )  # fmt: skip
 _OPERATION_FIELDS = ("hosts", "ports", "methods", "paths")
 _HTTP_FIELDS = frozenset({"requestPrincipals", "hosts", "methods", "paths"})
-_ZTUNNEL_UNKNOWN = _HTTP_FIELDS | {"remoteIpBlocks", "when:remote.ip", "when:connection.sni"}
+_ZTUNNEL_WHEN = frozenset(
+    f"when:{key}" for key in ("source.ip", "source.namespace", "source.principal", "destination.ip", "destination.port")
+)
 _WHEN = re.compile(
-    r"request\.headers\[.+\]|source\.ip|remote\.ip|source\.namespace|source\.principal|source\.serviceAccount"
+    r"request\.headers\[.+\]|source\.ip|remote\.ip|source\.(namespace|principal|serviceAccount|trustDomain)"
     r"|request\.auth\.(principal|audiences|presenter)|request\.auth\.claims(\[.+\])+|destination\.(ip|port)"
     r"|connection\.sni|experimental\.envoy\.filters\..+"
 )
@@ -329,7 +338,7 @@ def _read_authorization(obj: Object) -> Authorization:
         _selector(spec),
         _targets(spec, obj.ref.namespace),
         provider,
-        obj.annotations.get("istio.io/dry-run", "").lower() == "true",
+        obj.annotations.get("istio.io/dry-run", "") in ("1", "t", "T", "true", "TRUE", "True"),
         obj.created,
         spec["rules"].pointer if spec["rules"].present else spec.pointer if spec.present else "",
     )
@@ -420,13 +429,23 @@ def path_match(pattern: str, path: str) -> bool:
 
 
 def principal_match(pattern: str, principal: str, config: MeshConfig) -> bool:
-    """A principal pattern against an identity; the local trust domain and its aliases stand for one another."""
-    if string_match(pattern, principal):
-        return True
-    domain, slash, rest = pattern.partition("/")
-    if not slash or domain.startswith("*") or domain not in (*config.trusted, _CLUSTER_DOMAIN):
-        return False  # a literal cluster.local stands for the local trust domain, whatever it is called
-    return any(string_match(f"{other}/{rest}", principal) for other in config.trusted)
+    """A principal pattern against an identity, in Envoy: a trust domain that is the local one or an alias stands for
+    all of them, and so does `cluster.local` (`pilot/pkg/security/trustdomain/bundle.go`).
+    """
+    parts = pattern.split("/")
+    domain = parts[0]
+    known = domain == _CLUSTER_DOMAIN or any(string_match(domain, each) for each in config.trusted)
+    if len(parts) != 5 or domain == "*" or not known:
+        return string_match(pattern, principal)
+    rest = pattern[len(domain) :]
+    suffix = domain[1:] if domain.startswith("*") else None
+    expanded = {pattern if suffix is not None and d.endswith(suffix) else d + rest for d in config.trusted}
+    return any(string_match(each, principal) for each in expanded)
+
+
+def namespace_match(pattern: str, namespace: str) -> bool:
+    """In Envoy a namespace is part of an expression: `*` may stand anywhere in it."""
+    return re.fullmatch(".*".join(re.escape(part) for part in pattern.split("*")), namespace) is not None
 
 
 _NO_REQUEST = Doubt("it depends on the HTTP request, which was not said", unseen=False)
@@ -467,11 +486,19 @@ def _condition_match(condition: Condition, view: View) -> Match:
             if isinstance(peer, Doubt):
                 return _values(condition, peer, None)
             who = peer.principal
+            if view.enforcer is Enforcer.ZTUNNEL:  # it knows no aliases
+                return _values(condition, None, lambda v: who is not None and string_match(v, who))
             return _values(condition, None, lambda v: who is not None and principal_match(v, who, view.config))
         case "namespaces" | "when:source.namespace":
-            return _identity_part(condition, peer, lambda parts, v: string_match(v, parts[1]))
-        case "trustDomains":
-            return _identity_part(condition, peer, lambda parts, v: string_match(v, parts[0]))
+            fits = string_match if view.enforcer is Enforcer.ZTUNNEL else namespace_match
+            return _identity_part(condition, peer, lambda parts, v: fits(v, parts[1]))
+        case "trustDomains" | "when:source.trustDomain":
+            trusted = view.config.trusted
+            return _identity_part(
+                condition,
+                peer,
+                lambda parts, v: parts[0] in trusted if v in trusted else string_match(v, parts[0]),
+            )
         case "serviceAccounts" | "when:source.serviceAccount":
             return _identity_part(condition, peer, lambda parts, v: _account(v, parts, view.namespace))
         case "ipBlocks" | "when:source.ip":
@@ -571,7 +598,7 @@ def rule_match(rule: Rule, action: str, view: View) -> Match:
     unknown = _unknown_to(view.enforcer)
     everything = [*(c for clause in (*rule.sources, *rule.operations) for c in clause.conditions), *rule.when]
     foreign = [c for c in everything if unknown(c)]
-    if foreign and action != "DENY":
+    if foreign and action == "ALLOW":
         return False  # the whole rule is left out
     if foreign and view.enforcer is Enforcer.ZTUNNEL and not [c for c in everything if not unknown(c)]:
         return False  # an HTTP-only DENY does nothing there
@@ -600,7 +627,11 @@ def _unknown_to(enforcer: Enforcer) -> Any:
         case Enforcer.TCP:
             return _is_http
         case Enforcer.ZTUNNEL:
-            return lambda c: c.field in _ZTUNNEL_UNKNOWN or c.field.startswith("when:request.")
+            return lambda c: (
+                c.field in _HTTP_FIELDS
+                or c.field == "remoteIpBlocks"
+                or (c.field.startswith("when:") and c.field not in _ZTUNNEL_WHEN)
+            )
 
 
 # --- the family ------------------------------------------------------------------------------------------------------
@@ -701,7 +732,8 @@ class Istio:
         protocol = self.port_protocol(pod, packet)
         policies = self.selecting(pod)
         jwt = self._jwt(packet, self._requests_for(pod))
-        peer = self.peer(packet)
+        # A sidecar told not to speak TLS learns no identity.
+        peer = Peer(None) if mode == "DISABLE" else self.peer(packet)
         views = [
             View(packet, enforcer, peer, self.config, pod.namespace, jwt)
             for enforcer in ([protocol] if isinstance(protocol, Enforcer) else [Enforcer.HTTP, Enforcer.TCP])
@@ -728,19 +760,25 @@ class Istio:
         jwt: Match = False
         waypoint = self.waypoint(packet, pod)
         trace: tuple[Step, ...] = ()
+        refused: tuple[Branch, ...] = ()
+        doubts: tuple[Doubt, ...] = ()
         if waypoint is not None:
             name, namespace = waypoint
             view = View(packet, Enforcer.WAYPOINT, peer, self.config, pod.namespace, self._jwt(packet, ()))
             attached = self.attached(namespace, name, packet.service)
             first = self._decide(attached, view, f"the waypoint {namespace}/{name}")
-            if any(b.effect is Effect.DENY for b in first.branches):
+            passed = [b for b in first.branches if b.effect is not Effect.DENY]
+            if not passed:
                 return first
+            refused = tuple(b for b in first.branches if b.effect is Effect.DENY)
+            doubts = tuple(dict.fromkeys(d for b in passed for d in b.doubts)) if refused else ()
             trace = first.trace
             peer = Peer(f"{self.config.trust_domain}/ns/{namespace}/sa/{name}")
         view = View(packet, Enforcer.ZTUNNEL, peer, self.config, pod.namespace, jwt)
         policies = tuple(p for p in self.selecting(pod) if p.action in ("ALLOW", "DENY"))
         ruling = self._decide(policies, view, f"the ztunnel of {pod}")
-        return Ruling(ruling.branches, (*trace, *ruling.trace))
+        here = tuple(Branch(b.effect, b.by, b.why, (*doubts, *b.doubts)) for b in ruling.branches)
+        return Ruling((*here, *refused), (*trace, *ruling.trace))
 
     def _decide(self, policies: Iterable[Authorization], view: View, who: str) -> Ruling:
         """CUSTOM, then DENY, then ALLOW; AUDIT and dry runs only leave a line in the trace."""
@@ -750,6 +788,13 @@ class Istio:
         direction = Direction.INGRESS
         for action in ("CUSTOM", "DENY"):
             for policy in (p for p in live if p.action == action):
+                if (
+                    action == "CUSTOM"
+                    and view.enforcer is Enforcer.TCP
+                    and policy.provider in self.config.http_providers
+                ):
+                    trace.append(Step(LAYER, f"{policy.ref}: its provider knows HTTP only", policy.ref))
+                    continue
                 for rule in policy.rules:
                     match = rule_match(rule, action, view)
                     if match is False:
@@ -862,15 +907,16 @@ class Istio:
         root = self.config.root_namespace
         own = [p for p in self.peers if p.ref.namespace == pod.namespace]
         candidates = [
-            *_oldest(
-                p for p in own if p.selector and _selects(p.selector, pod) and not (ambient and pod.namespace == root)
-            ),
+            *_oldest(p for p in own if p.selector and _selects(p.selector, pod) and pod.namespace != root),
             *_oldest(p for p in own if not p.selector),
             *_oldest(p for p in self.peers if p.ref.namespace == root and not p.selector),
         ]
         for policy in candidates:
             if port is not None and port in policy.ports and policy.ports[port][0] != "UNSET":
                 mode, pointer = policy.ports[port]
+                exempt = mode != "DISABLE" or any(each == "PERMISSIVE" for each, _ in policy.ports.values())
+                if ambient and policy.mode == "UNSET" and not exempt:
+                    continue  # from a STRICT that is inherited ambient exempts PERMISSIVE ports, and others with them
                 return mode, Deciding(policy.ref, pointer, Direction.INGRESS, "deny")
             if policy.mode != "UNSET":
                 return policy.mode, Deciding(policy.ref, policy.mode_pointer, Direction.INGRESS, "deny")

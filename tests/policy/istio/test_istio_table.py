@@ -5,8 +5,6 @@ policyattachment}.go`; "authn" = `pilot/pkg/model/authentication.go`, `pilot/pkg
 `pilot/pkg/serviceregistry/ambient/authorization.go` and istio/ztunnel `src/rbac.rs`; "docs" = istio.io reference pages.
 """
 
-# ruff: noqa: E501  (tables read better in one line a row)
-
 from __future__ import annotations
 
 from typing import Any
@@ -190,7 +188,9 @@ def test_principals_have_no_scheme_and_aliases_stand_for_one_another():
     config = mesh("trustDomain: new\ntrustDomainAliases: [old]")
     assert ingress(authz([{"from": [{"source": {"principals": ["old/ns/shop/sa/web"]}}]}]), config) == "allowed"
     pointer = authz([{"from": [{"source": {"principals": ["cluster.local/ns/shop/sa/web"]}}]}])
-    assert ingress(pointer, config) == "allowed"  # pilot/pkg/trustdomain: cluster.local points to the local trust domain
+    assert (
+        ingress(pointer, config) == "allowed"
+    )  # pilot/pkg/trustdomain: cluster.local points to the local trust domain
     assert ingress(authz([{"from": [{"source": {"principals": ["spiffe://new/ns/shop/sa/web"]}}]}]), config) == "denied"
 
 
@@ -398,3 +398,85 @@ def test_what_the_webhook_would_refuse_is_named_and_the_rest_stands(bad, pointer
     assert [r.field for r in engine.refusals] == [pointer]
     refused = ask(engine, Question(PodName("other", "bare"), PodName("shop", "api"), 8080))
     assert [d.ref.name for d in refused.deciding] == ["good"]
+
+
+# --- differences between Envoy and ztunnel ---
+
+
+def test_in_envoy_a_wildcard_may_stand_anywhere_in_a_namespace():  # authz, srcNamespaceGenerator
+    rule = authz([{"from": [{"source": {"namespaces": ["s*p"]}}]}])
+    assert ingress(rule) == "allowed"
+    assert ingress(rule, ambient=True) == "denied"  # ambient, stringToMatch: exact
+
+
+def test_ztunnel_knows_no_trust_domain_aliases():  # ambient: the principals go to ztunnel as they are
+    config, rule = mesh("trustDomain: new\ntrustDomainAliases: [old]"), FROM_WEB
+    old = authz([{"from": [{"source": {"principals": ["old/ns/shop/sa/web"]}}]}])
+    assert ingress(old, config) == "allowed"
+    assert ingress(old, config, ambient=True) == "denied"
+    assert ingress(authz(rule), config, ambient=True) == "denied"
+
+
+def test_a_wildcard_in_the_trust_domain_is_kept_where_it_fits_and_replaced_where_not():  # trustdomain/bundle.go
+    config = mesh("trustDomain: new-td\ntrustDomainAliases: [elsewhere]")
+    assert ingress(authz([{"from": [{"source": {"principals": ["*-td/ns/shop/sa/web"]}}]}]), config) == "allowed"
+    assert ingress(authz([{"from": [{"source": {"principals": ["*-x/ns/shop/sa/web"]}}]}]), config) == "denied"
+
+
+def test_conditions_that_ztunnel_does_not_know():  # ambient, l4WhenAttributes
+    rule = authz([{"when": [{"key": "source.serviceAccount", "values": ["shop/web"]}]}])
+    assert ingress(rule) == "allowed"
+    assert ingress(rule, ambient=True) == "denied"
+    known = authz([{"when": [{"key": "source.principal", "values": ["*/sa/web"]}]}])
+    assert ingress(known, ambient=True) == "allowed"
+
+
+def test_a_selector_in_the_root_namespace_is_ignored_by_peer_authentication():  # authn, ComposePeerAuthentication
+    root = peer("STRICT", home="istio-system", selector={"app": "gw"})
+    api = pod("istio-system", "gw", {"app": "gw"}, ip="10.0.0.9", containers=("app", "istio-proxy"))
+    engine = world(root, api)
+    assert str(ask(engine, Question(PodName("other", "bare"), PodName("istio-system", "gw"), 80)).ingress) == "allowed"
+    whole = peer("STRICT", home="istio-system")
+    engine = world(whole, api)
+    assert str(ask(engine, Question(PodName("other", "bare"), PodName("istio-system", "gw"), 80)).ingress) == "denied"
+
+
+def test_in_ambient_only_a_permissive_port_is_exempt_from_an_inherited_strict():  # ambient, converted selector policies
+    def asked(ports: dict[int, str], *, ambient: bool) -> str:
+        own = peer(None, name="w", selector={"app": "api"}, ports=ports)
+        return ingress(peer("STRICT"), own, source="other/bare", ambient=ambient)
+
+    assert asked({8080: "PERMISSIVE"}, ambient=True) == "allowed"
+    assert asked({8080: "DISABLE"}, ambient=True) == "denied"
+    assert asked({8080: "DISABLE", 9090: "PERMISSIVE"}, ambient=True) == "allowed"
+    assert asked({8080: "DISABLE"}, ambient=False) == "allowed"
+
+
+def test_a_custom_policy_on_a_tcp_port():  # authz/builder: the HTTP conditions are dropped, an HTTP provider is ignored
+    grpc = mesh("extensionProviders: [{name: opa, envoyExtAuthzGrpc: {}}]")
+    http = mesh("extensionProviders: [{name: opa, envoyExtAuthzHttp: {}}]")
+    custom = authz(GETS, "CUSTOM", provider={"name": "opa"})
+    assert ingress(custom, grpc, protocol="tcp") == "unknown"
+    assert ingress(custom, http, protocol="tcp") == "allowed"
+    assert ingress(custom, http, http=get()) == "unknown"
+    assert ingress(custom, http, http=get(method="PUT")) == "allowed"
+
+
+def test_what_ztunnel_refuses_is_refused_whatever_the_waypoint_would_say():
+    labelled = service("shop", "api", {"app": "api"}, [{"name": "http", "port": 80, "targetPort": 8080}])
+    labelled["metadata"]["labels"] = {"istio.io/use-waypoint": "wp"}
+    at_service = authz(GETS, targetRefs=[{"kind": "Service", "group": "", "name": "api"}])
+
+    def through(*policies: dict[str, Any]) -> str:
+        engine = world(labelled, *policies, ambient=True)
+        return str(ask(engine, Question(PodName("shop", "web"), ServiceName("shop", "api"), 80)).ingress)
+
+    assert through(at_service) == "conditional"
+    assert through(at_service, authz(None, name="closed")) == "denied"
+
+
+def test_dry_runs_are_told_by_any_spelling_of_true():  # strconv.ParseBool
+    for said, expected in (("1", "allowed"), ("True", "allowed"), ("yes", "denied"), ("false", "denied")):
+        policy = authz(None)
+        policy["metadata"]["annotations"] = {"istio.io/dry-run": said}
+        assert ingress(policy) == expected
