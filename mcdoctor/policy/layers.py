@@ -79,7 +79,8 @@ def exempt(packet: Packet) -> str | None:
     if packet.direction is Direction.INGRESS and isinstance(destination, Pod) and not destination.host_network:
         if isinstance(source, Node) and destination.node == source.name and source.cluster == destination.cluster:
             return f"a node always reaches its own pods ({source} runs {destination})"
-        if isinstance(source, Pod) and source.host_network and source.node and source.node == destination.node:
+        home = destination.cluster, destination.node
+        if isinstance(source, Pod) and source.host_network and source.node and (source.cluster, source.node) == home:
             return f"a node always reaches its own pods ({source} is on the host network of {destination.node})"
     return None
 
