@@ -17,7 +17,6 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from math import inf, isnan
 from typing import Any, TypeAlias
 
@@ -210,12 +209,17 @@ class Side:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Policy:
-    """`forward`: applyOnForward; `early`: preDNAT or doNotTrack, which pods never see. `staged`: not enforced."""
+    """`place`: in its tier, by order, ties by name, namespace and kind (`PolKVLess`). `forward`: applyOnForward.
+
+    `early`: preDNAT or doNotTrack, which pods never see. `possible`: the classes that `subject` selects or may select.
+    `staged`: the action of a policy that is not enforced.
+    """
 
     ref: Ref
     tier: str
-    order: float
+    place: tuple[float, str]
     subject: Selection
+    possible: int
     ingress: Side | None
     egress: Side | None
     forward: bool
@@ -224,11 +228,6 @@ class Policy:
 
     def side(self, direction: Direction) -> Side | None:
         return self.egress if direction is Direction.EGRESS else self.ingress
-
-    @property
-    def place(self) -> tuple[float, str]:
-        """Its place in the tier: by order, ties by name, namespace and kind (`PolKVLess`)."""
-        return self.order, f"{self.ref.name}/{self.ref.namespace}/{self.ref.kind}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -635,15 +634,18 @@ def read(obj: Object, place: _Place, namespaced: bool, staged: bool = False) -> 
             return Side(rules, f"{spec['types'].pointer}/{listed.index(name)}", doubt)
         return Side(rules, spec.pointer if spec.present else "", doubt)
 
+    early = not namespaced and (flags["doNotTrack"] or flags["preDNAT"])
+    subject = place.select(conjunction(parts))
     return Policy(
         obj.ref,
         tier,
-        order,
-        place.select(conjunction(parts)),
+        (order, f"{obj.ref.name}/{obj.ref.namespace}/{obj.ref.kind}"),
+        subject,
+        0 if early else subject.chosen.bits | subject.chosen.maybe,
         side("Ingress", spec["ingress"], ingress),
         side("Egress", spec["egress"], egress),
         namespaced or flags["applyOnForward"],
-        not namespaced and (flags["doNotTrack"] or flags["preDNAT"]),
+        early,
         action,
     )
 
@@ -813,7 +815,7 @@ def _weakened(ruling: Ruling, doubt: Doubt, why: str) -> Ruling:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Calico:
-    """One cluster's policies. `policies` in order of evaluation inside each tier; `hosts` by node; `lines`: a memo.
+    """One cluster's policies. `policies` by tier and direction, in order; `hosts` by node; `lines`: a memo.
 
     `plain` and `admin`: the Kubernetes kinds, which Calico enforces in its tiers. `failsafe_told`: the failsafe ports
     are configured.
@@ -823,7 +825,7 @@ class Calico:
     plain: Kubernetes | None
     admin: Tiered | None
     tiers: tuple[Tier, ...]
-    policies: Mapping[str, tuple[Policy, ...]]
+    policies: Mapping[tuple[str, Direction], tuple[Policy, ...]]
     staged: tuple[Policy | kubernetes.Policy, ...]
     hosts: Mapping[str, tuple[Host, ...]]
     failsafe_told: bool
@@ -855,33 +857,33 @@ class Calico:
             selected = self.plain.selected[packet.direction].get(number, ()) if self.plain else ()
             if self.plain and not self.plain.datapath.enforces_network_policy:
                 selected = ()
-            found = self.lines[key] = tuple(
-                self._lines(partial(self._selects, number, subject), packet.direction, selected)
-            )
+
+            def chosen(policies: Sequence[Policy]) -> Iterator[tuple[Policy, Match]]:
+                for policy in policies:
+                    if policy.possible >> number & 1:
+                        yield policy, self._selects(policy, number, subject)
+
+            found = self.lines[key] = tuple(self._lines(chosen, packet.direction, selected))
         return found
 
-    def _selects(self, number: int, pod: Pod, policy: Policy) -> Match:
-        if policy.early:
-            return False
-        chosen = policy.subject.chosen
-        if chosen.bits >> number & 1:
-            return True
-        return _open_pod(self.place, pod) if chosen.maybe >> number & 1 else False
+    def _selects(self, policy: Policy, number: int, pod: Pod) -> Match:
+        if policy.possible >> number & 1:
+            return True if policy.subject.chosen.bits >> number & 1 else _open_pod(self.place, pod)
+        return False
 
     def _lines(
         self,
-        selects: Callable[[Policy], Match],
+        chosen: Callable[[Sequence[Policy]], Iterator[tuple[Policy, Match]]],
         direction: Direction,
         others: Sequence[kubernetes.Policy],
     ) -> Iterator[Line]:
         for tier in self.tiers:
             applied: list[tuple[tuple[float, str], Entry]] = []
-            for policy in self.policies.get(tier.name, ()):
+            for policy, match in chosen(self.policies.get((tier.name, direction), ())):
                 side = policy.side(direction)
-                match = selects(policy) if side is not None else False
-                if side is not None and match is not False:
-                    match = match if side.doubt is None else both(match, side.doubt)
-                    applied.append((policy.place, Applied(policy, side, self._of_tier(tier, match))))
+                assert side is not None
+                sure = match if side.doubt is None else both(match, side.doubt)
+                applied.append((policy.place, Applied(policy, side, self._of_tier(tier, sure))))
             if tier.name == DEFAULT_TIER and others:
                 for each in others:
                     name = f"{KUBERNETES_PREFIX}{each.ref.name}/{each.ref.namespace}/KubernetesNetworkPolicy"
@@ -895,10 +897,10 @@ class Calico:
         found = self.lines.get(key)
         if found is None:
 
-            def selects(policy: Policy) -> Match:
-                return host in policy.subject.hosts
+            def chosen(policies: Sequence[Policy]) -> Iterator[tuple[Policy, Match]]:
+                return ((policy, True) for policy in policies if host in policy.subject.hosts)
 
-            found = self.lines[key] = tuple(self._lines(selects, direction, ()))
+            found = self.lines[key] = tuple(self._lines(chosen, direction, ()))
         return found
 
     def _of_tier(self, tier: Tier, match: Match) -> Match:
@@ -993,8 +995,9 @@ class Calico:
 
     def _rules(self, policy: Policy, side: Side, packet: Packet) -> Iterator[tuple[Match, Branch | None, Rule]]:
         """The rules that match or may match, in order; no branch for one that only logs."""
+        versions = _versions(packet)
         for rule in side.rules:
-            match = self.matches(rule, packet)
+            match = self.matches(rule, packet, versions)
             if match is False:
                 continue
             if rule.action == "Log":
@@ -1024,7 +1027,7 @@ class Calico:
                     yield Step(LAYER, f"{policy.ref} is staged: it would {told}", policy.ref, by.pointer if by else "")
                 continue
             side = policy.side(packet.direction)
-            if side is None or self._selects(number, subject, policy) is False:
+            if side is None or self._selects(policy, number, subject) is False:
                 continue
             if policy.staged != "Set":
                 yield Step(LAYER, f"{policy.ref} is staged to {policy.staged.lower()}: no effect", policy.ref)
@@ -1110,9 +1113,8 @@ class Calico:
 
     # One rule.
 
-    def matches(self, rule: Rule, packet: Packet) -> Match:
-        """Does a rule match? Ends with addresses of both IP versions may differ: then it hangs on which is used."""
-        versions = _versions(packet)
+    def matches(self, rule: Rule, packet: Packet, versions: Sequence[int]) -> Match:
+        """Does a rule match? Where it does for one IP version and not for another, it hangs on which is used."""
         found = self._matches(rule, packet, versions[0])
         for version in versions[1:]:
             other = self._matches(rule, packet, version)
@@ -1350,7 +1352,7 @@ def compile_cluster(index: Index, cluster: str, earlier: Mapping[str, Compiled])
         plain if isinstance(plain, Kubernetes) else None,
         admin if isinstance(admin, Tiered) and of_admin else None,
         tuple(sorted(tiers.values(), key=lambda t: (t.order, t.name))),
-        {name: tuple(found) for name, found in policies.items()},
+        {(name, d): tuple(p for p in found if p.side(d)) for name, found in policies.items() for d in Direction},
         tuple(staged),
         {name: tuple(h for h in place.hosts if h.node == name) for name in {h.node for h in place.hosts}},
         told,

@@ -176,9 +176,9 @@ def entity_matches(
     # "if any of the selector fields is used in a namespaced policy, endpoints are limited to the namespace"
     accounts = entity.get("serviceAccounts") or {}
     used = any(entity.get(key) for key in ("selector", "namespaceSelector")) or any(accounts.values())
-    if used or (namespace and entity.get("notSelector")):
-        if not end_selected(objects, end, namespace, entity, entity.get("selector", "")):
-            return False
+    limited = used or (namespace and entity.get("notSelector"))
+    if limited and not end_selected(objects, end, namespace, entity, entity.get("selector", "")):
+        return False
     excluded = entity.get("notSelector")
     return not (excluded and end_selected(objects, end, "", {}, excluded))
 
