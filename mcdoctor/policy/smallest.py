@@ -130,7 +130,8 @@ def apply(engine: Engine, cluster: str, raw: Mapping[str, Any]) -> Engine:
 
 def _side(engine: Engine, point: PointAnswer, limit: int) -> Side:
     refusing = [layer for p in point.points for layer in p.layers if layer.decision.verdict is Verdict.DENIED]
-    explicit = tuple(dict.fromkeys(d for layer in refusing for d in layer.decision.by if not d.implicit))
+    by = (d for layer in refusing for d in layer.decision.by)
+    explicit = tuple(dict.fromkeys(d for d in by if d.effect == "deny" and not d.implicit))
     packets = tuple(_seen(p) for p in point.points)
     if explicit:
         names = ", ".join(f"{d.ref} {d.pointer}" for d in explicit)
