@@ -43,7 +43,7 @@ from mcdoctor.policy.index import Index
 from mcdoctor.policy.kubernetes import Kubernetes
 from mcdoctor.policy.ports import NamedPort, PortRange
 from mcdoctor.policy.question import Http, Packet
-from mcdoctor.policy.selectors import EXISTS, IN, Selector
+from mcdoctor.policy.selectors import DOES_NOT_EXIST, EXISTS, IN, NOT_IN, Selector
 from mcdoctor.policy.verdict import (
     SILENT,
     Branch,
@@ -1059,6 +1059,8 @@ class Cilium:
         found = _agreed([all_hold(wanted, each, self.names) for each in identities], why)
         if found is not False and not peer.any_cluster and self.config.local_cluster is not False:
             return False if self.config.local_cluster else both(found, _BOTH_READINGS)
+        if found is True and all(t.operator in (NOT_IN, DOES_NOT_EXIST) for t in wanted):
+            return _NEGATIVE
         return found
 
     def _pod(self, peer: LabelPeer, pod: Pod) -> Match:
@@ -1418,6 +1420,12 @@ class Cilium:
 _BOTH_READINGS = Doubt(
     "a selector without io.cilium.k8s.policy.cluster means the local cluster only since Cilium 1.19 "
     "(policy-default-local-cluster), all clusters before; neither the setting nor the version is known"
+)
+
+
+_NEGATIVE = Doubt(
+    "a selector of negative expressions alone is documented to mean pods, but by Cilium's source it also matches "
+    "what has no such labels: nodes and addresses outside"
 )
 
 

@@ -127,6 +127,14 @@ def test_a_selector_of_reserved_labels_is_not_scoped() -> None:
     assert ingress(cnp(ingress=[from_labels(reserved__world="")]), source=FAR) == "unknown"  # dual-stack or not
 
 
+def test_a_selector_of_negative_expressions_alone_is_open_for_what_is_no_pod() -> None:
+    key = "io.cilium.k8s.namespace.labels.team"
+    rule = cnp(ingress=[{"fromEndpoints": [{"matchExpressions": [{"key": key, "operator": "DoesNotExist"}]}]}])
+    assert ingress(rule) == "denied"
+    assert ingress(rule, agent("v1.18.5"), source=FAR) == "unknown"
+    assert ingress(rule, agent("v1.19.0"), source=FAR) == "denied"  # the local cluster's label is demanded
+
+
 def test_world_by_address_family_exists_in_dual_stack_only() -> None:
     rule = cnp(ingress=[{"fromEntities": ["world-ipv4"]}])
     assert ingress(rule, settings(enable_ipv4="true", enable_ipv6="true"), source=FAR) == "allowed"
