@@ -170,7 +170,8 @@ LIVE_KINDS = (
     "ClusterNetworkPolicy.policy.networking.k8s.io",
     "Server.policy.linkerd.io", "ServerAuthorization.policy.linkerd.io", "AuthorizationPolicy.policy.linkerd.io",
     "MeshTLSAuthentication.policy.linkerd.io", "NetworkAuthentication.policy.linkerd.io",
-    "HTTPRoute.policy.linkerd.io", "HTTPRoute.gateway.networking.k8s.io", "GRPCRoute.gateway.networking.k8s.io",
+    "EgressNetwork.policy.linkerd.io", "HTTPRoute.policy.linkerd.io", "HTTPRoute.gateway.networking.k8s.io",
+    "GRPCRoute.gateway.networking.k8s.io", "TLSRoute.gateway.networking.k8s.io", "TCPRoute.gateway.networking.k8s.io",
     "Link.multicluster.linkerd.io", "Cluster.submariner.io", "Endpoint.submariner.io",
     "ClusterGlobalEgressIP.submariner.io", "GlobalEgressIP.submariner.io", "GlobalIngressIP.submariner.io",
 )  # fmt: skip

@@ -99,7 +99,7 @@ _GROUPS: Mapping[tuple[str, str], str] = {
     ("multicluster.linkerd.io", "v1alpha1"): "Link",
     ("policy.linkerd.io", "v1beta3"): "Server HTTPRoute",
     ("policy.linkerd.io", "v1beta1"): "ServerAuthorization",
-    ("policy.linkerd.io", "v1alpha1"): "AuthorizationPolicy MeshTLSAuthentication NetworkAuthentication",
+    ("policy.linkerd.io", "v1alpha1"): "AuthorizationPolicy MeshTLSAuthentication NetworkAuthentication EgressNetwork",
     ("linkerd.io", "v1alpha2"): "ServiceProfile",
     ("spire.spiffe.io", "v1alpha1"): "ClusterSPIFFEID ClusterFederatedTrustDomain",
     ("types.kubefed.io", "v1beta1"): "FederatedService",

@@ -19,6 +19,7 @@ Parts, inner first
     question    Question (what is asked), Packet (what one enforcing point sees)
     family      the protocol of a family          families   the tuple of them
     kubernetes, admin, cilium, calico, istio, linkerd      the families
+    gateway_routes                                         Gateway API routes, for linkerd
     layers      how families compose              engine   compile and decide
     path        hops between and across clusters, Service translation, the answer
     smallest, matrix, batch, explain, documents

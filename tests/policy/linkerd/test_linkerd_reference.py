@@ -56,7 +56,7 @@ def test_both_verdicts_and_all_kinds_are_met() -> None:
     """The comparison is worth something only where the worlds are not all alike."""
     seen: dict[str, int] = {}
     kinds: set[str] = set()
-    for seed in range(40):
+    for seed in range(100):
         objects = naive.world(random.Random(seed))
         engine = one(*objects)
         pods = list(engine.world.clusters["a"].pods.values())

@@ -363,8 +363,8 @@ def world(rng: random.Random) -> Objects:
         objects.append(
             {"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy", "metadata": meta, "spec": spec}
         )
-    for number in range(rng.randint(0, 3)):
-        spec = {"mtls": {"mode": rng.choice(MODES)}} if rng.random() < 0.8 else {}
+    for number in range(rng.randint(0, 4)):
+        spec = {"mtls": {"mode": rng.choice((*MODES, "STRICT"))}} if rng.random() < 0.7 else {}
         if rng.random() < 0.5:
             spec["selector"] = {"matchLabels": {"app": rng.choice(("web", "api"))}}
             if rng.random() < 0.7:

@@ -265,7 +265,7 @@ CIDRS = ("10.0.0.0/8", "10.0.0.0/30", "0.0.0.0/0", "198.51.100.0/24", "10.0.0.1"
 
 
 def _object(rng: random.Random, version: str, kind: str, name: str, spec: Any, home: str = "") -> dict[str, Any]:
-    meta: dict[str, Any] = {"namespace": home or rng.choice(("n0", "n0", "n1")), "name": name}
+    meta: dict[str, Any] = {"namespace": home or rng.choice(("n0", "n0", "n0", "n1")), "name": name}
     if rng.random() < 0.5:
         meta["creationTimestamp"] = f"2026-01-0{rng.randint(1, 3)}T00:00:00Z"
     return {"apiVersion": version, "kind": kind, "metadata": meta, "spec": spec}
@@ -338,7 +338,7 @@ def _route(rng: random.Random, number: int) -> dict[str, Any]:
         if rng.random() < 0.4:
             match["method"] = rng.choice(METHODS)
         matches.append(match)
-    parent = {"group": G, "kind": "Server", "name": rng.choice(NAMES)}
+    parent = {"group": G, "kind": "Server", "name": rng.choice(("s1", "s1", "s2"))}
     rules = [{"matches": matches}] if matches else [{}]
     version = rng.choice((f"{G}/v1beta3", f"{W}/v1"))
     return _object(rng, version, "HTTPRoute", f"r{number}", {"parentRefs": [parent], "rules": rules})
@@ -346,7 +346,7 @@ def _route(rng: random.Random, number: int) -> dict[str, Any]:
 
 def _authorization(rng: random.Random, number: int) -> dict[str, Any]:
     home = rng.choice(("n0", "n0", "n1"))
-    kind = rng.choice(("Server", "Server", "Namespace", "HTTPRoute"))
+    kind = rng.choice(("Server", "Server", "Namespace", "HTTPRoute", "HTTPRoute", "HTTPRoute"))
     target = {"group": G, "kind": kind, "name": rng.choice(NAMES)}
     if kind == "Namespace":
         target = {"kind": kind, "name": home}
@@ -354,12 +354,12 @@ def _authorization(rng: random.Random, number: int) -> dict[str, Any]:
         target = {"group": rng.choice((G, W)), "kind": kind, "name": rng.choice(("r0", "r1", "r2"))}
     references: list[dict[str, Any]] = []
     place = {"namespace": rng.choice(("n0", "n1"))} if rng.random() < 0.3 else {}
-    if rng.random() < 0.6:
+    if rng.random() < 0.4:
         if rng.random() < 0.7:
             references.append({"group": G, "kind": "MeshTLSAuthentication", "name": rng.choice(("m0", "m1"))} | place)
         else:
             references.append({"kind": "ServiceAccount"} | _account(rng))
-    if rng.random() < 0.4:
+    if rng.random() < 0.3:
         references.append({"group": G, "kind": "NetworkAuthentication", "name": rng.choice(("w0", "w1"))} | place)
     spec = {"targetRef": target, "requiredAuthenticationRefs": references}
     return _object(rng, f"{G}/v1alpha1", "AuthorizationPolicy", f"p{number}", spec, home)
@@ -373,8 +373,11 @@ def world(rng: random.Random) -> Objects:
         meta = {"name": home, "labels": {}, "annotations": notes}
         objects.append({"apiVersion": "v1", "kind": "Namespace", "metadata": meta})
     objects += [_pod(rng, home, f"p{n}", n) for n, home in enumerate(("n0", "n0", "n1", "n1"))]
-    for name in rng.sample(NAMES, rng.randint(0, 3)):
-        spec: dict[str, Any] = {"podSelector": _selector(rng, "app", APPS), "port": rng.choice((8080, 9990, "http"))}
+    for name in NAMES[: rng.choice((0, 1, 1, 2, 3))]:
+        spec: dict[str, Any] = {
+            "podSelector": _selector(rng, "app", APPS),
+            "port": rng.choice((8080, 8080, 9990, "http")),
+        }
         if rng.random() < 0.4:
             spec["proxyProtocol"] = rng.choice(("HTTP/1", "HTTP/2", "opaque", "TLS", "unknown", "gRPC"))
         if rng.random() < 0.2:
@@ -398,8 +401,8 @@ def world(rng: random.Random) -> Objects:
     for number in range(rng.randint(0, 2)):
         spec = {"networks": [_network(rng) for _ in range(rng.randint(1, 2))]}
         objects.append(_object(rng, f"{G}/v1alpha1", "NetworkAuthentication", f"w{number}", spec))
-    objects += [_authorization(rng, number) for number in range(rng.randint(0, 3))]
-    objects += [_route(rng, number) for number in range(rng.randint(0, 3))]
+    objects += [_authorization(rng, number) for number in range(rng.randint(0, 4))]
+    objects += [_route(rng, number) for number in range(rng.choice((0, 0, 1, 2, 3)))]
     for name in ("e0", "e1")[: rng.randint(0, 2)]:
         spec = {"trafficPolicy": rng.choice(("Allow", "Deny", "Deny"))}
         if rng.random() < 0.5:
