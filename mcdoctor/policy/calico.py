@@ -481,7 +481,7 @@ class _Reader:
             service = self.service(services, far)
             others = ("namespaceSelector", "selector", "notSelector", "nets", "notNets", "serviceAccounts")
             for name in others + (("ports", "notPorts") if egress else ()):
-                if field[name].value:
+                if field[name].value or (name == "serviceAccounts" and accounts.present):
                     raise Refused(field[name].pointer, "cannot be specified with services on the same rule")
         domains = tuple(_domain(item) for item in field["domains"].items())
         if domains and not (egress and far and action == "Allow"):
@@ -908,6 +908,10 @@ class Calico:
             return both(
                 match, Doubt(f"the place and the default action of tier {tier.name} (no Tier object was given)")
             )
+        if self.admin is not None and tier.name in (ADMIN_TIER, BASELINE_TIER):
+            return both(
+                match, Doubt(f"in what order Calico's own policies of tier {tier.name} and the admin kinds come")
+            )
         return match
 
     # One endpoint.
@@ -928,12 +932,12 @@ class Calico:
 
     def _walk(self, lines: Sequence[Line], packet: Packet, *, admin: bool = True) -> Iterator[Ruling]:
         for tier, entries in lines:
+            if entries:
+                yield self._in_tier(tier, entries, packet)
             if self.admin is not None and admin and tier.name == ADMIN_TIER:
                 yield self.admin.admin(packet)
             if self.admin is not None and admin and tier.name == BASELINE_TIER:
                 yield self.admin.baseline(packet)
-            if entries:
-                yield self._in_tier(tier, entries, packet)
 
     def _in_tier(self, tier: Tier, entries: Sequence[Entry], packet: Packet) -> Ruling:
         direction = packet.direction

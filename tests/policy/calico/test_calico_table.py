@@ -182,6 +182,13 @@ def test_admin_tiers(objects: list[Any], expected: str) -> None:
     assert verdict(*objects) == expected
 
 
+def test_policies_of_calico_in_the_tier_of_the_admin_kinds_leave_their_order_open() -> None:
+    own = gnp("p", tier="kube-admin", ingress=[ALLOW])
+    assert verdict(own, gnp("q", ingress=[DENY])) == "allowed"
+    assert verdict(own, admin("AdminNetworkPolicy", "Deny", priority=1)) == "unknown"
+    assert verdict(own, admin("AdminNetworkPolicy", "Allow", priority=1)) == "allowed"
+
+
 # rule walk: the first matching rule decides; Pass = next tier; Log = continue (app-policy/checker/check.go checkRules)
 @pytest.mark.parametrize(
     ("objects", "expected", "by"),
