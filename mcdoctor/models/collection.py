@@ -69,7 +69,7 @@ class Facts:
 
     def complete(self, kind: str, cluster: str, namespace: str | None = None, selector: str | None = None) -> bool:
         """True when every object of the kind in that namespace (and under that label selector) is known."""
-        if kind in self._complete or "*" in self._complete:
+        if self._complete & {kind, kind.partition(".")[0], "*"}:
             return True
         self.asked.add(Listed)
         for fact in self.all(Listed):
