@@ -1176,7 +1176,8 @@ class Cilium:
             found = False if self.config.local_cluster else both(found, _BOTH_READINGS)
         return found
 
-    def _peer(self, peer: Peer, packet: Packet, requires: Sequence[Terms]) -> Match:
+    def matches(self, peer: Peer, packet: Packet, requires: Sequence[Terms] = ()) -> Match:
+        """Is the packet's far end what a peer item means?"""
         match peer:
             case LabelPeer():
                 return self._labels(peer, packet, requires)
@@ -1252,7 +1253,7 @@ class Cilium:
             "for egress, and its version is not known",
         )
 
-    def _ports(self, ports: Sequence[PortRule], packet: Packet) -> tuple[Match, tuple[Doubt, ...]]:
+    def covers(self, ports: Sequence[PortRule], packet: Packet) -> tuple[Match, tuple[Doubt, ...]]:
         """Do port rules, requests included, cover the packet? With what they demand of all traffic they are about."""
         found: Match = False
         burdens: list[Doubt] = []
@@ -1280,7 +1281,7 @@ class Cilium:
         covered: Match = True
         burdens: tuple[Doubt, ...] = ()
         if rule.ports is not None:
-            covered, burdens = self._ports(rule.ports, packet)
+            covered, burdens = self.covers(rule.ports, packet)
             if covered is False:
                 return NO
         if rule.authentication == "test-always-fail":
@@ -1296,7 +1297,7 @@ class Cilium:
         if rule.peers is None:
             found = True
         for peer in rule.peers or ():
-            match = self._peer(peer, packet, requires)
+            match = self.matches(peer, packet, requires)
             if match is False:
                 continue
             if found is False or match is True:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mcdoctor.policy import kubernetes
+from mcdoctor.policy import cilium, kubernetes
+from mcdoctor.policy.cilium import Cilium
+from mcdoctor.policy.cilium_identity import POD_NAMESPACE, Term
+from mcdoctor.policy.cilium_identity import holds as term_holds
 from mcdoctor.policy.family import Compiled
 from mcdoctor.policy.kubernetes import BlockPeer, Kubernetes, PodPeer, Rule
 from mcdoctor.policy.ports import NamedPort, PortRange
@@ -28,9 +31,13 @@ class NearMiss:
 
 def near_misses(world: World, family: Compiled | None, packet: Packet, limit: int = 3) -> tuple[NearMiss, ...]:
     """The rules that come closest to admitting a refused packet, closest first."""
-    if not isinstance(family, Kubernetes):
-        return ()
-    found = [miss for policy in family.selecting(packet) for miss in _of_policy(world, family, policy, packet)]
+    match family:
+        case Kubernetes():
+            found = [miss for policy in family.selecting(packet) for miss in _of_policy(world, family, policy, packet)]
+        case Cilium():
+            found = list(_of_cilium(family, packet))
+        case _:
+            return ()
     found.sort(key=lambda miss: (miss.gap, miss.ref.name, miss.pointer))
     if found:
         closest = found[0].gap
@@ -163,3 +170,86 @@ def _failing(selector: Selector, namespace: Namespace) -> list[str]:
             hint = f"; {METADATA_NAME}={namespace.name} would match"
         found.append(f"namespace {namespace.name} has no label {requirement}{hint}")
     return found
+
+
+# --- Cilium's own kinds --------------------------------------------------------------------------------------------
+
+
+def _of_cilium(family: Cilium, packet: Packet) -> Iterator[NearMiss]:
+    for policy, _ in family.selecting(packet.subject):
+        side = policy.sides.get(packet.direction)
+        if side is None or policy.ref.kind == "NetworkPolicy":
+            continue
+        for rule in side.allows:
+            ports = ""
+            if rule.ports is not None and family.covers(rule.ports, packet)[0] is False:
+                ports = _cilium_ports(rule.ports, packet)
+            if rule.ports is None and rule.peers == ():
+                why = "an empty rule of Cilium allows nothing (fromEntities or toEntities: [all] allows everything)"
+                yield NearMiss(policy.ref, rule.pointer, packet.direction, why, 1)
+            elif rule.peers is None and ports:
+                yield NearMiss(policy.ref, rule.pointer, packet.direction, ports, 1)
+            for peer in rule.peers or ():
+                gaps = _cilium_gaps(family, peer, packet)
+                if gaps is not None and (gaps or ports):
+                    gaps = [*gaps, ports] if ports else gaps
+                    yield NearMiss(policy.ref, peer.pointer, packet.direction, "; ".join(gaps), len(gaps))
+
+
+def _cilium_ports(rules: tuple[cilium.PortRule, ...], packet: Packet) -> str:
+    """Why port rules leave a packet out."""
+    offered = []
+    for item in (item for rule in rules for item in rule.items):
+        match item:
+            case cilium.Ports():
+                if packet.service is not None and any(
+                    p.port == item.low == item.high and p.target != p.port for p in packet.service.ports
+                ):
+                    return f"the rule names the Service's port {item.low}; policies see the pod's port {packet.port}"
+                numbers = "" if not item.low else f" {item.low}" + (f"-{item.high}" if item.high > item.low else "")
+                offered.append(("/".join(item.protocols) or "any protocol") + numbers)
+            case cilium.PortName():
+                offered.append(f"the port named {item.name}")
+            case cilium.IcmpType():
+                offered.append(f"ICMPv{item.family} type {item.type}")
+    asked = f"{packet.protocol} {packet.port}" if packet.port is not None else packet.protocol
+    return f"the rule covers {', '.join(offered) or 'no port'}, the traffic is {asked}, or its request is another"
+
+
+def _cilium_gaps(family: Cilium, peer: cilium.Peer, packet: Packet) -> list[str] | None:
+    """What keeps a peer item from matching ([] when it may match); None when it is of another sort altogether."""
+    if family.matches(peer, packet) is not False:
+        return []
+    end = packet.peer
+    match peer:
+        case cilium.LabelPeer() if isinstance(end, Pod) and not end.host_network:
+            identity = family.identity(end)
+            failing = [t for t in peer.terms if term_holds(t, identity, family.names) is False]
+            if not failing and end.cluster != family.cluster:
+                return [
+                    f"the selector fits {end}, but without io.cilium.k8s.policy.cluster it means this cluster only "
+                    "(policy-default-local-cluster)"
+                ]
+            return [_failing_term(t, end, identity.labels.get(t.key)) for t in failing]
+        case cilium.LabelPeer() if isinstance(end, Pod):
+            return [f"{end} is on the host network: Cilium knows it as its node, never by its labels"]
+        case cilium.BlockPeer():
+            inside = next((ip for ip in packet.ips(end) if any(ip in b for b in peer.blocks)), None)
+            if inside is None or isinstance(end, DomainName):
+                return None
+            if isinstance(end, Outside):
+                return [f"{inside} is excepted"]
+            what = "nodes (policy-cidr-match-mode)" if isinstance(end, Node) or end.host_network else "managed pods"
+            return [f"{inside} is inside, but CIDR rules of Cilium do not match {what}"]
+        case cilium.EntityPeer(entity="cluster") if isinstance(end, Pod) and end.cluster != family.cluster:
+            return [f"the entity cluster is the local cluster only, {end} is in {end.cluster}"]
+        case _:
+            return None
+
+
+def _failing_term(term: Term, end: Pod, found: tuple[str, str] | None) -> str:
+    if term.names(POD_NAMESPACE) and len(term.values) == 1:
+        return f"the selector means namespace {term.values[0]}, {end.name} is in {end.namespace}"
+    wanted = f"{term.key} {term.operator} {', '.join(term.values)}".strip()
+    has = f"{term.key}={found[1]}" if found is not None else f"no label {term.key} that Cilium counts"
+    return f"{end} has {has}, the rule wants {wanted}"

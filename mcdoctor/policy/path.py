@@ -484,8 +484,9 @@ def _near(engine: Engine, walked: Sequence[PathAnswer]) -> tuple[NearMiss, ...]:
         for point in path.points:
             if point.verdict is not Verdict.ALLOWED:
                 packet = point.points[0].packet
-                family = engine.compiled[packet.cluster].get("kubernetes")
-                found.update(dict.fromkeys(near_misses(engine.world, family, packet)))
+                for name in ("kubernetes", *engine.world.clusters[packet.cluster].datapath.systems):
+                    family = engine.compiled[packet.cluster].get(name)
+                    found.update(dict.fromkeys(near_misses(engine.world, family, packet)))
         if found:
             break
     return tuple(found)
