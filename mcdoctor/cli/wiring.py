@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from mcdoctor.cli.errors import NOT_SETTLED, USAGE, fail, say
 from mcdoctor.flow import FlowRequest, parse_target
-from mcdoctor.models.facts import Fact
+from mcdoctor.models.facts import EndpointAnswer, Fact, KubeObject
 from mcdoctor.models.flow import Flow
 from mcdoctor.models.playbook import Library
 from mcdoctor.ports import ClusterReader, Prober
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from mcdoctor.kube.config import Contexts
     from mcdoctor.kube.reader import ApiReader
     from mcdoctor.kube.vantage import Plan
+    from mcdoctor.lab import RunningLab
 
 
 @cache
@@ -98,17 +101,23 @@ def lab_session(asked: Asked) -> Session:
         place = folder(name)
     except LookupError as error:
         fail(str(error.args[0]), USAGE, "See them all: mcdoctor lab list")
-    bundle = read_bundle(place)
-    request = request_of(
-        bundle,
-        asked.source,
-        asked.destination,
-        namespace=asked.namespace,
-        to_namespace=asked.to_namespace,
-        port=asked.port,
-    )
     reason = "--probe none" if asked.probe == "none" else available()
-    recorded = tuple(f for f in bundle.facts if type(f).KIND not in ("object", "endpoint_answer"))
+    starting = None if reason is not None else _Starting(place)
+    try:
+        bundle = read_bundle(place)
+        request = request_of(
+            bundle,
+            asked.source,
+            asked.destination,
+            namespace=asked.namespace,
+            to_namespace=asked.to_namespace,
+            port=asked.port,
+        )
+    except BaseException:
+        if starting is not None:
+            starting.stop()
+        raise
+    deadline = time.monotonic() + asked.deadline
     if reason is not None and asked.probe != "none":
         say(f"Network namespaces cannot be used here ({reason}): this is the recording of the scenario {name}.")
         return Session(
@@ -117,26 +126,47 @@ def lab_session(asked: Asked) -> Session:
             opener=lambda _session, _flow: None,
             means=f"recording of lab {name}",
             complete=("*",),
-            deadline=time.monotonic() + asked.deadline,
+            deadline=deadline,
             why_no_prober="this is a recording",
         )
-    objects = tuple(f for f in bundle.facts if f not in recorded)
-    return Session(
+    session = Session(
         request=request,
-        facts=objects,
-        opener=_open_lab(place, reason),
+        facts=tuple(f for f in bundle.facts if isinstance(f, (KubeObject, EndpointAnswer))),
+        opener=_open_lab(starting),
         means=f"lab {name}",
         complete=("*",),
-        deadline=time.monotonic() + asked.deadline,
+        deadline=deadline,
     )
+    if starting is not None:
+        session.closers.append(starting.stop)
+    return session
 
 
-def _open_lab(folder: Path, why_not: str | None) -> Opener:
-    def open_prober(session: Session, flow: Flow) -> Prober | None:
-        if why_not is not None:
-            session.why_no_prober = f"nothing was sent: {why_not}"
-            return None
+class _Starting:
+    """A lab that comes up while bundle, checks and playbooks are read."""
+
+    def __init__(self, folder: Path) -> None:
         from mcdoctor.lab import Lab
+
+        pool = ThreadPoolExecutor(1, thread_name_prefix="lab")
+        self._lab: Future[RunningLab] = pool.submit(Lab(folder).start)
+        pool.shutdown(wait=False)
+
+    def running(self) -> RunningLab:
+        """The lab, once it is up; raises what its start raised."""
+        return self._lab.result()
+
+    def stop(self) -> None:
+        """Ends the lab, also one that is still coming up; safe to call twice."""
+        with contextlib.suppress(Exception):
+            self._lab.result().stop()
+
+
+def _open_lab(starting: _Starting | None) -> Opener:
+    def open_prober(session: Session, flow: Flow) -> Prober | None:
+        if starting is None:
+            session.why_no_prober = "nothing was sent: --probe none"
+            return None
         from mcdoctor.models.vantage import Vantage
         from mcdoctor.prober.local import spawn
 
@@ -144,8 +174,7 @@ def _open_lab(folder: Path, why_not: str | None) -> Opener:
         if pod is None:
             session.why_no_prober = "the source has no pod to send from"
             return None
-        running = Lab(folder).start()
-        session.closers.append(running.stop)
+        running = starting.running()
         vantage = Vantage(cluster=pod.cluster, namespace=pod.namespace, pod=pod.name)
         prober = spawn(running.argv(pod.cluster, f"{pod.namespace}/{pod.name}"), vantage)
         session.closers.append(prober.close)
@@ -360,7 +389,8 @@ def _open_live(asked: Asked, reader: ApiReader) -> Opener:
             place,
             travelling,
             image=asked.image,
-            local=lambda: LocalProber(here),
+            # this machine speaks for the source only where it is the source
+            local=lambda: LocalProber(here if vantage.inside(place) else Vantage(host=socket.gethostname())),
         )
         second: dict[str, vantage.Plan] = {}
         if pod.proxy and plan.kind == "ephemeral":
