@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf, isnan
 from typing import Any, TypeAlias
 
@@ -1303,6 +1303,11 @@ def _shown(obj: Object, plain: frozenset[tuple[str, str]], admin: frozenset[str]
 
 def compile_cluster(index: Index, cluster: str, earlier: Mapping[str, Compiled]) -> Calico:
     world = index.world.clusters[cluster]
+    plain, admin = earlier.get("kubernetes"), earlier.get("admin")
+    before = earlier.get(LAYER)
+    if isinstance(before, Calico) and before.place.index is index and before.place.cluster is world:
+        # Only what others compiled has changed: what was read here stands.
+        return replace(before, plain=plain if isinstance(plain, Kubernetes) else None, lines={})
     refusals: list[Refusal] = []
 
     def each(kind: str, make: Callable[[Object], Any], *, fatal: bool = True) -> list[Any]:
@@ -1320,7 +1325,6 @@ def compile_cluster(index: Index, cluster: str, earlier: Mapping[str, Compiled])
     place.hosts = tuple(each(HOST, _host))
     tiers = {tier.name: tier for tier in (*BUILT_IN, *each(TIER, _tier, fatal=False))}
 
-    plain, admin = earlier.get("kubernetes"), earlier.get("admin")
     of_admin = frozenset(
         o.ref.name
         for kind in ("AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "ClusterNetworkPolicy")

@@ -12,8 +12,10 @@ import pytest
 from policy_build import namespace, network_policy, node, obj, one, packet, pod, service
 
 from mcdoctor.policy.engine import Engine
+from mcdoctor.policy.kubernetes import Kubernetes
 from mcdoctor.policy.question import Http, Icmp
-from mcdoctor.policy.verdict import Decision
+from mcdoctor.policy.verdict import Decision, Ref
+from mcdoctor.policy.world import Object
 
 WORLD = (
     namespace("shop", team="a"),
@@ -671,3 +673,15 @@ def test_views_of_kubernetes_policies_are_left_out() -> None:
 def test_egress_of_a_namespaced_policy(source: Any, destination: Any, expected: str) -> None:
     policy = cnp("p", "shop", egress=[rule(protocol="TCP", source=source, destination=destination)])
     assert verdict(policy, direction="egress") == expected
+
+
+def test_a_changed_kubernetes_policy_is_seen_without_reading_calico_again() -> None:
+    before = engine(CLOSED, gnp("p", order=2000, ingress=[DENY]))
+    family = before.compiled["a"]["kubernetes"]
+    assert isinstance(family, Kubernetes)
+    asked = packet(before, "ingress", "shop/web", "data/db", 5432)
+    assert before.decide(asked).verdict == "denied"
+    opened = Object(Ref("a", "NetworkPolicy", "data", "closed"), {**OPEN, "metadata": CLOSED["metadata"]})
+    after = before.replacing("a", "kubernetes", family.with_policy(opened))
+    assert after.decide(asked).verdict == "allowed"
+    assert before.decide(asked).verdict == "denied"
