@@ -6,7 +6,6 @@ from a pod that does not belong to the flow says nothing of the flow. The rooms 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 from typing import Any, Literal, TypeVar
@@ -22,7 +21,6 @@ F = TypeVar("F", bound=Fact)
 Place = Literal["source", "near", "far", "outside"]
 PROXY_UIDS = frozenset({1337, 2102})  # Istio's and Linkerd's own: their traffic is not captured
 GATEWAY_PORTS = frozenset({15443, 15008, 4143})  # mutual TLS between networks, HBONE, Linkerd
-_REPLICA = re.compile(r"(-[0-9a-z]{6,10})?-[0-9a-z]{5}|-\d+")  # what controllers put behind a workload's name
 _SIDECARS = {"istio-proxy": "istio", "linkerd-proxy": "linkerd", "consul-dataplane": "consul", "kuma-sidecar": "kuma"}
 
 
@@ -63,22 +61,10 @@ def place(flow: Flow, vantage: Vantage) -> Place:
         backends = {b.pod for b in flow.backends if b.pod}
         if f"{vantage.namespace}/{vantage.pod}" in backends:
             return "far"
-        return "source" if _is_source_pod(flow, vantage) else "near"
+        return "source" if flow.is_source(vantage) else "near"
     if vantage.node:
         return "near"
     return "source" if vantage.host and flow.source is None else "outside"
-
-
-def _is_source_pod(flow: Flow, vantage: Vantage) -> bool:
-    source = flow.source
-    if source is None:
-        return True
-    if vantage.namespace and vantage.namespace != source.namespace:
-        return False
-    pod = vantage.pod or ""
-    if pod in {p.name for p in source.pods} or pod == source.name:
-        return True
-    return pod.startswith(f"{source.name}-") and _REPLICA.fullmatch(pod[len(source.name) :]) is not None
 
 
 def bypasses(fact: Fact) -> bool:

@@ -13,9 +13,13 @@ from mcdoctor.models.ids import Severity, Symptom, Verdict
 from mcdoctor.models.outcome import Failed, Finding, Passed, Unknown, findings
 from mcdoctor.models.playbook import Library
 from mcdoctor.models.report import Diagnosis, Limit, Ran, Report
+from mcdoctor.models.vantage import Vantage
 
 END_TO_END = "request-reaches-backend"
 """The check that sends the request of the flow itself: without it nothing is ever healthy."""
+
+POLICIES = "netpol-allows-path"
+"""The check that asks the policy engine whether the source itself may pass."""
 
 PARTIAL = frozenset(
     {
@@ -42,14 +46,15 @@ def diagnose(
     first = _symptoms(found, symptom)
     ranked = rank(match(found, library), first, library)
     diagnoses = tuple(_diagnosis(m, i, flow) for i, m in enumerate(ranked, 1))
-    return verdict(ran, facts), _with_causes(first, diagnoses), diagnoses, limits(ran, facts)
+    return verdict(ran, facts, flow), _with_causes(first, diagnoses), diagnoses, limits(ran, facts)
 
 
-def verdict(ran: Sequence[Ran], facts: Iterable[Fact] = ()) -> Verdict:
+def verdict(ran: Sequence[Ran], facts: Iterable[Fact] = (), flow: Flow | None = None) -> Verdict:
     """Healthy only when the request of the flow itself got through and no error stands against it.
 
     Names decide with it: a request that got through to an address, while its name steadily fails, does not help the
-    client, who has only the name; one that ended at a name that resolves now and then says no more than that.
+    client, who has only the name; one that ended at a name that resolves now and then says no more than that. So does
+    place: what got through from beside the source is healthy only where policies are known to treat the source alike.
     """
     errors = [f for r in ran for f in findings(r.outcome) if f.severity is Severity.ERROR]
     outcome = next((r.outcome for r in ran if r.id == END_TO_END), None)
@@ -57,7 +62,8 @@ def verdict(ran: Sequence[Ran], facts: Iterable[Fact] = ()) -> Verdict:
         isinstance(outcome, Failed) and worst(outcome.findings) is not Severity.ERROR
     )
     if not errors:
-        return Verdict.HEALTHY if through else Verdict.INCONCLUSIVE
+        alike = beside(ran, flow) is None or _treated_alike(ran, flow)
+        return Verdict.HEALTHY if through and alike else Verdict.INCONCLUSIVE
     if through:
         cut_off = (_name_fails(errors) and _nameless(facts)) or _always_another(errors)
         return Verdict.BROKEN if cut_off else Verdict.DEGRADED
@@ -68,6 +74,24 @@ def verdict(ran: Sequence[Ran], facts: Iterable[Fact] = ()) -> Verdict:
     else:
         stops = errors
     return Verdict.DEGRADED if all(_partial(f) for f in stops) else Verdict.BROKEN
+
+
+def beside(ran: Sequence[Ran], flow: Flow | None) -> Vantage | None:
+    """The pod or node beside the source from which alone the request got through; None where the source itself sent."""
+    outcome = next((r.outcome for r in ran if r.id == END_TO_END), None)
+    if flow is None or not isinstance(outcome, Passed):
+        return None
+    places = [f.vantage for f in outcome.evidence if f.vantage.pod or f.vantage.node]
+    if not places or any(p.pod and flow.is_source(p) for p in places):
+        return None
+    return places[0]
+
+
+def _treated_alike(ran: Sequence[Ran], flow: Flow | None) -> bool:
+    """Policies let the source itself through, and no proxy captures it, which a pod beside it does not have."""
+    pod = flow.source_pod if flow else None
+    allowed = any(r.id == POLICIES and isinstance(r.outcome, Passed) for r in ran)
+    return allowed and not (pod and pod.proxy)
 
 
 def _name_fails(errors: Sequence[Finding]) -> bool:

@@ -6,14 +6,14 @@ refusals included, so that `resolve` and the judges work the same live and from 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from mcdoctor.flow import kinds
 from mcdoctor.flow.request import FlowRequest
 from mcdoctor.flow.resolve import FlowError
-from mcdoctor.models.facts import Absent, Blind, Fact, KubeObject
+from mcdoctor.models.facts import Absent, Blind, Fact, KubeObject, Listed
 from mcdoctor.models.flow import Target
 from mcdoctor.ports import ClusterReader
 
@@ -84,7 +84,22 @@ def gather(readers: Mapping[str, ClusterReader], request: FlowRequest) -> tuple[
     reading.run(
         [(r, _list(r, kinds.NAMESPACE, None)) for r in dict.fromkeys((here, there)) if _by_namespace(reading, r)]
     )
-    return tuple(_distinct(reading.facts))
+    return tuple(_distinct(f for f in reading.facts if not _refused_for_nothing(f, reading.facts)))
+
+
+_OPTIONAL = {f"{r.kind} {r.name}": r.group for r in kinds.READINGS if r.scope == "named" and r.optional}
+
+
+def _refused_for_nothing(fact: Fact, facts: Sequence[Fact]) -> bool:
+    """A 403 about an object of an extension that the cluster does not seem to have: no limit of the diagnosis."""
+    if not isinstance(fact, Blind) or fact.status != 403 or fact.about not in _OPTIONAL:
+        return False
+    group = _OPTIONAL[fact.about]
+    return not group or not any(
+        (f.kind if isinstance(f, KubeObject) else f.wanted).endswith(f".{group}")
+        for f in facts
+        if isinstance(f, (KubeObject, Listed, Blind)) and f.cluster == fact.cluster
+    )
 
 
 def _by_namespace(reading: _Reading, reader: ClusterReader) -> bool:
@@ -161,7 +176,7 @@ def _destination_namespaces(
     return tuple(dict.fromkeys(o.namespace or "default" for o in found)) or source_namespaces
 
 
-def _distinct(facts: Sequence[Fact]) -> list[Fact]:
+def _distinct(facts: Iterable[Fact]) -> list[Fact]:
     """Each object, absence and refusal once."""
     seen: dict[object, Fact] = {}
     for fact in facts:

@@ -35,13 +35,15 @@ FEDERATED_SERVICE = "FederatedService.types.kubefed.io"
 class Reading:
     """One thing read. `pair`: in the pair's namespaces; `cluster`: everywhere; `named`: one object, `namespace/name`.
 
-    `optional` kinds come from extensions: a server that does not know them is no limit.
+    `optional` kinds come from extensions: a server that does not know them is no limit. A named optional object that
+    may not be read is one only where the cluster serves the extension's API `group`, so that it is known to be there.
     """
 
     kind: str
     scope: Scope
     name: str | None = None
     optional: bool = False
+    group: str = ""
 
 
 READINGS: tuple[Reading, ...] = (
@@ -69,9 +71,13 @@ READINGS: tuple[Reading, ...] = (
     Reading("BaselineAdminNetworkPolicy.policy.networking.k8s.io", "cluster", optional=True),
     Reading("ClusterNetworkPolicy.policy.networking.k8s.io", "cluster", optional=True),
     Reading("Server.policy.linkerd.io", "pair", optional=True),
+    Reading("ServerAuthorization.policy.linkerd.io", "pair", optional=True),
     Reading("AuthorizationPolicy.policy.linkerd.io", "pair", optional=True),
     Reading("MeshTLSAuthentication.policy.linkerd.io", "pair", optional=True),
     Reading("NetworkAuthentication.policy.linkerd.io", "pair", optional=True),
+    Reading("HTTPRoute.policy.linkerd.io", "pair", optional=True),
+    Reading("GRPCRoute.gateway.networking.k8s.io", "pair", optional=True),
+    Reading("EgressNetwork.policy.linkerd.io", "pair", optional=True),
     Reading(HTTP_ROUTE, "pair", optional=True),
     Reading(GATEWAY, "pair", optional=True),
     Reading("HorizontalPodAutoscaler.autoscaling", "pair", optional=True),
@@ -81,11 +87,12 @@ READINGS: tuple[Reading, ...] = (
     Reading(SUBMARINER_CLUSTER, "cluster", optional=True),
     Reading(FEDERATED_SERVICE, "pair", optional=True),
     Reading(CONFIG_MAP, "named", "kube-system/coredns"),
-    Reading(CONFIG_MAP, "named", "kube-system/cilium-config", optional=True),
-    Reading(CONFIG_MAP, "named", "istio-system/istio", optional=True),
+    Reading(CONFIG_MAP, "named", "kube-system/cilium-config", optional=True, group="cilium.io"),
+    Reading(CONFIG_MAP, "named", "istio-system/istio", optional=True, group="istio.io"),
+    Reading(CONFIG_MAP, "named", "linkerd/linkerd-config", optional=True),
     Reading(SERVICE, "named", "kube-system/kube-dns"),
-    Reading("DaemonSet.apps", "named", "kube-system/cilium", optional=True),
-    Reading("DaemonSet.apps", "named", "kube-system/calico-node", optional=True),
+    Reading("DaemonSet.apps", "named", "kube-system/cilium", optional=True, group="cilium.io"),
+    Reading("DaemonSet.apps", "named", "kube-system/calico-node", optional=True, group="projectcalico.org"),
     Reading("DaemonSet.apps", "named", "kube-system/kube-router", optional=True),
     Reading("DaemonSet.apps", "named", "kube-system/antrea-agent", optional=True),
     Reading("DaemonSet.apps", "named", "kube-system/kindnet", optional=True),

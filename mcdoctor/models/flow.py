@@ -5,8 +5,13 @@ A Flow is concluded from the target texts and the objects that were read, by pur
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
+
+from mcdoctor.models.vantage import Vantage
+
+_REPLICA = re.compile(r"(-[0-9a-z]{6,10})?-[0-9a-z]{5}|-\d+")  # what controllers put behind a workload's name
 
 Protocol = Literal["http", "https", "h2c", "grpc", "tls", "tcp", "udp"]
 RungLabel = Literal["name", "cluster-ip", "gateway", "endpoint", "neighbour"]
@@ -159,6 +164,18 @@ class Flow:
         """The pod that stands for the source: the first ready one."""
         pods = self.source.pods if self.source else ()
         return next((p for p in pods if p.ready), pods[0] if pods else None)
+
+    def is_source(self, vantage: Vantage) -> bool:
+        """Whether a pod's vantage is a pod of the source, by its name where the pod itself is not among those seen."""
+        source = self.source
+        if source is None:
+            return True
+        if vantage.namespace and vantage.namespace != source.namespace:
+            return False
+        pod = vantage.pod or ""
+        if pod in {p.name for p in source.pods} or pod == source.name:
+            return True
+        return pod.startswith(f"{source.name}-") and _REPLICA.fullmatch(pod[len(source.name) :]) is not None
 
     @property
     def destination(self) -> str:

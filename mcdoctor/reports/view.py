@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mcdoctor.diagnosis import END_TO_END, unexplained
+from mcdoctor.diagnosis import END_TO_END, beside, unexplained
 from mcdoctor.models.facts import Absent, EndpointAnswer, Fact, KubeObject, Listed
 from mcdoctor.models.flow import Flow
 from mcdoctor.models.ids import Certainty, Hop, Severity, Symptom, Verdict
@@ -129,6 +129,10 @@ class View:
         report, language = self.report, self.language
         slots = {k: line(v) for k, v in self.slots.items()}
         ends = {"source": slots["source"], "destination": slots["destination"]}
+        near = beside(report.ran, report.flow)
+        if near is not None and report.verdict in (Verdict.HEALTHY, Verdict.INCONCLUSIVE) and not report.interrupted:
+            key = "works-beside" if report.verdict is Verdict.HEALTHY else "works-beside-only"
+            return say(key, language, **ends, place=place(near, language))
         if report.verdict is Verdict.HEALTHY:
             warnings = sum(f.severity is Severity.WARNING for r in report.ran for f in findings(r.outcome))
             return say("works-with-warnings" if warnings else "works", language, **ends, count=warnings)

@@ -103,6 +103,16 @@ WORDS: Mapping[str, Text] = {
         "{source} reaches {destination}. Warnings: {count}.",
         "{source}에서 {destination}까지 요청이 전달됩니다. 경고 {count}건이 있습니다.",
     ),
+    "works-beside": _t(
+        "{place}, beside {source}, reaches {destination}, and policies let {source} do the same; it was not tried itself.",
+        "{source} 옆의 {place}에서 {destination}까지 요청이 전달되며, 정책은 {source}에도 같은 통신을 허용합니다."
+        " {source}에서 직접 보내 보지는 않았습니다.",
+    ),
+    "works-beside-only": _t(
+        "{place} reaches {destination}, but {source} itself was not tried: policies or a proxy may treat it otherwise.",
+        "{place}에서는 {destination}까지 요청이 전달되지만 {source}에서 직접 보내 보지 않았습니다. 정책이나 프록시가"
+        " {source}를 다르게 처리할 수 있습니다.",
+    ),
     "nothing-sent": _t(
         "nothing wrong was seen, but no request from {source} to {destination} was tried or recorded.",
         "이상은 보이지 않지만 {source}에서 {destination}로 보낸 요청이 시도되거나 기록되지 않았습니다.",

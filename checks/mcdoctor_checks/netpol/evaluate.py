@@ -513,6 +513,7 @@ def _from_source(facts: Facts, flow: Flow, fact: Fact) -> bool:
         and fact.vantage.cluster in (None, pod.cluster)
         and fact.vantage.pod in (None, *(p.name for p in (flow.source.pods if flow.source else ())))
         and fact.vantage.node is None
+        and fact.vantage.host is None
     )
 
 
