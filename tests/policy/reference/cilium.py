@@ -113,6 +113,10 @@ def direction_verdict(
     subject, end = (destination, source) if direction == "Ingress" else (source, destination)
     if isinstance(subject, str) or np.host(subject):
         return np.ALLOWED
+    if not isinstance(destination, str) and np.host(destination):
+        # Port names of pods on the host network are not known to agents (updatePodHostData in pkg/k8s/watchers/pod.go).
+        destination = destination | {"spec": destination["spec"] | {"containers": []}}
+        end = destination if direction == "Egress" else end
     section, side = direction.lower(), "from" if direction == "Ingress" else "to"
     closed, admitted = False, False
     for policy in objects:
@@ -122,7 +126,9 @@ def direction_verdict(
         if not selected(spec["endpointSelector"], subject, objects, namespace, True):
             continue
         allows, denies = spec.get(section) or [], spec.get(section + "Deny") or []
-        if allows or denies:  # without rules in a direction a policy does nothing there, whatever enableDefaultDeny says
+        if (
+            allows or denies
+        ):  # without rules in a direction a policy does nothing there, whatever enableDefaultDeny says
             closed = closed or spec.get("enableDefaultDeny", {}).get(section, True)
         for rules, deny in ((denies, True), (allows, False)):
             for rule in rules:
