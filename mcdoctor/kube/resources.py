@@ -91,6 +91,7 @@ _GROUPS: Mapping[tuple[str, str], str] = {
     ("gateway.networking.k8s.io", "v1beta1"): "ReferenceGrant",
     ("gateway.networking.k8s.io", "v1alpha2"): "TCPRoute TLSRoute UDPRoute",
     ("gateway.networking.k8s.io", "v1alpha3"): "BackendTLSPolicy",
+    ("cilium.io", "v2alpha1"): "CiliumCIDRGroup",
     ("cilium.io", "v2"): "CiliumNetworkPolicy CiliumClusterwideNetworkPolicy CiliumEndpoint CiliumNode CiliumIdentity",
     ("crd.projectcalico.org", "v1"): "NetworkPolicy GlobalNetworkPolicy Tier IPPool NetworkSet GlobalNetworkSet"
     " HostEndpoint",
