@@ -170,11 +170,12 @@ def _sentences(file: str, data: Any) -> Iterable[FindingText]:
         raise BadPlaybook(f"{file}: must be a list of sentences")
     for item in data:
         where = f"{file}: {item['id']}" if isinstance(item, Mapping) and "id" in item else f"{file}: a sentence"
-        entry = _mapping(where, item, {"id", "text", "severity"})
+        entry = _mapping(where, item, {"id", "text", "severity", "wanted"})
         severity = entry.get("severity")
         yield FindingText(
             id=_slug(entry.get("id"), f"{where}: id"),
             text=_text(entry.get("text"), f"{where}: text"),
+            wanted=_text(entry["wanted"], f"{where}: wanted") if "wanted" in entry else None,
             severity=None if severity is None else _enum(Severity, severity, f"{where}: severity"),
         )
 

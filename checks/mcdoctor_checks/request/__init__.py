@@ -245,7 +245,7 @@ request_backends_have_capacity = Check(
     id="request-backends-have-capacity",
     title="the destination has the replicas and the CPU it asks for",
     judge=rules.judge_load,
-    uses=(KubeObject, Metric),
+    uses=(KubeObject, Metric, LogLine, HttpRequest, HttpSeries),
     findings=rules.LOAD_FINDINGS,
     doc="""
 ## What it does
@@ -255,7 +255,8 @@ Reads the autoscaler's conditions, CPU throttling of the pods and softirq pressu
 Latency in steps of 100 ms and surges of 5xx are often a limit, not the path.
 
 ## What can go wrong
-The autoscaler cannot read its metrics or is at its maximum; a fifth of CPU periods is throttled.
+The autoscaler cannot read its metrics or is at its maximum; a fifth of CPU periods is throttled; a proxy's connection
+pool overflows (flag UO), or half of what it sends are retries.
 
 ## What it needs
 HorizontalPodAutoscalers, metrics.

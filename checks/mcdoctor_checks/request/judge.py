@@ -112,9 +112,9 @@ def judge_reach(facts: Facts) -> Outcome:
     evidence = tuple({id(f): f for _, _, f in seen.answers}.values())
     if seen.good:
         return Passed(evidence[:3], tuple(_remarks(seen)))
-    if seen.bad and not _speaks_http(facts) and facts.flow.protocol is not None:
-        if all(a.ending == "protocol-fails" for a, _, _ in seen.bad):
-            return Passed(evidence[:3])  # it answered in its own protocol: HTTP is not what it speaks
+    other = facts.flow.protocol is not None and not _speaks_http(facts)
+    if other and seen.bad and all(a.ending == "protocol-fails" for a, _, _ in seen.bad):
+        return Passed(evidence[:3])  # it answered in its own protocol: HTTP is not what it speaks
     if not seen.bad:
         by = seen.answers[0][0].by
         return Unknown(
@@ -392,7 +392,7 @@ def _application_errors(seen: Tally, evidence: tuple[Fact, ...]) -> list[Finding
 def _slow(series: Sequence[HttpSeries]) -> list[Finding]:
     """A tail far from the middle: ten times the median and half a second more, for a sixth of the requests.
 
-    Or two speeds: a third of the requests and more takes five times as long as the faster quarter, and 80 ms more.
+    Or two speeds: a quarter of the requests and more takes five times as long as the faster quarter, and 80 ms more.
     """
     times = [s.ms for x in series for i, s in enumerate(x.samples) if s.result == "response" and i]
     if len(times) < 5:
@@ -402,7 +402,7 @@ def _slow(series: Sequence[HttpSeries]) -> list[Finding]:
     late = [t for t in times if t > max(10 * middle, middle + 500)]
     uneven = [t for t in times if t > 5 * usual and t > usual + 80]
     if len(late) < 2 or len(late) / len(times) < 0.15:
-        if len(uneven) < 4 or len(uneven) / len(times) < 0.3:
+        if len(uneven) < 3 or len(uneven) / len(times) < 0.25:
             return []
         late = uneven
     args: Args = {"late": len(late), "of": len(times), "median": round(middle), "slowest": round(max(late))}

@@ -7,7 +7,17 @@ from collections.abc import Iterable, Mapping
 from ipaddress import ip_address, ip_network
 
 from mcdoctor.models.collection import Facts
-from mcdoctor.models.facts import Capture, Fact, FlowRecord, HttpRequest, KubeObject, LogLine, Metric, NodeFact
+from mcdoctor.models.facts import (
+    Capture,
+    Fact,
+    FlowRecord,
+    HttpRequest,
+    HttpSeries,
+    KubeObject,
+    LogLine,
+    Metric,
+    NodeFact,
+)
 from mcdoctor.models.ids import Hop, Severity, Symptom
 from mcdoctor.models.outcome import Finding, Outcome
 from mcdoctor_checks.request.answer import read, target
@@ -232,7 +242,10 @@ def _like(pod: KubeObject, names: Iterable[str]) -> bool:
 
 # --- load ----------------------------------------------------------------------------------------------------------
 
-LOAD_FINDINGS = ("autoscaler-without-metrics", "autoscaler-at-maximum", "cpu-throttled", "softirq-saturated")
+LOAD_FINDINGS = (
+    "autoscaler-without-metrics", "autoscaler-at-maximum", "cpu-throttled", "softirq-saturated", "proxy-pool-overflows",
+    "proxy-retries-multiply",
+)  # fmt: skip
 _THROTTLED = re.compile(r"cfs_throttled_periods", re.I)
 _PERIODS = re.compile(r"cpu_cfs_periods", re.I)
 
@@ -290,8 +303,51 @@ def judge_load(facts: Facts) -> Outcome:
     ]
     if squeezed:
         problems.append(found("softirq-saturated", Hop.SOURCE_NODE, squeezed, vantage=str(squeezed[0].vantage)))
+    problems += _overflows(facts, metrics)
+    problems += _retries(metrics)
     looked: list[Fact] = [*scalers, *throttled, *squeezed]
     return settled(problems, looked, "neither autoscalers nor metrics of the destination were seen")
+
+
+_OVERFLOW = re.compile(r"upstream_(rq_pending|cx)(_pool)?_overflow", re.I)
+
+
+def _overflows(facts: Facts, metrics: list[Metric]) -> list[Finding]:
+    """Envoy's circuit breaker: response flag UO, or its counters. A pool that nobody exceeds is no matter."""
+    rose: list[Fact] = [m for m in metrics if _OVERFLOW.search(m.name) and rise(m) > 0 and _to(facts, m)]
+    told: list[Fact] = [x for x in on_path(facts.flow, facts.all(LogLine)) if re.search(r"\b503 UO\b", x.text)]
+    flagged: list[Fact] = [s for s in facts.all(HttpSeries) if any("UO" in _flags(x.response_flags) for x in s.samples)]
+    flagged += [r for r in facts.all(HttpRequest) if "UO" in _flags(r.response_flags)]
+    seen = [*flagged, *told, *rose]
+    return [found("proxy-pool-overflows", Hop.SOURCE_PROXY, seen, vantage=str(seen[0].vantage))] if seen else []
+
+
+def _flags(text: str | None) -> list[str]:
+    return (text or "").replace(",", " ").split()
+
+
+def _to(facts: Facts, metric: Metric) -> bool:
+    """Envoy names its clusters after the Service: `outbound|80||backend.shop.svc.cluster.local`."""
+    cluster = metric.labels.get("cluster_name") or metric.labels.get("envoy_cluster_name")
+    return not cluster or not facts.flow.name or f"{facts.flow.name}." in cluster
+
+
+def _retries(metrics: list[Metric]) -> list[Finding]:
+    """Retries that make up half of what a proxy sends multiply the load that they answer to."""
+    for metric in metrics:
+        if not re.search(r"upstream_rq_retry$|upstream_rq_retry_total$", metric.name) or rise(metric) <= 0:
+            continue
+        whole = [
+            m for m in metrics
+            if re.search(r"upstream_rq_total$", m.name) and dict(m.labels) == dict(metric.labels) and rise(m) > 0
+        ]  # fmt: skip
+        if whole and (share := rise(metric) / rise(whole[0])) >= 0.5:
+            seen = [metric, whole[0]]
+            percent = round(100 * share)
+            return [
+                found("proxy-retries-multiply", Hop.SOURCE_PROXY, seen, percent=percent, vantage=str(metric.vantage))
+            ]
+    return []
 
 
 def _scales(facts: Facts, scaler: KubeObject) -> bool:

@@ -96,8 +96,9 @@ def logged(facts: Facts, pattern: re.Pattern[str], *components: str) -> list[Log
 
 
 def metered(facts: Facts, pattern: re.Pattern[str]) -> list[Metric]:
-    """Metrics of such a name that rose."""
-    return [m for m in on_path(facts.flow, facts.all(Metric)) if pattern.search(m.name) and rise(m) > 0]
+    """Metrics of such a name that rose; a label may say what is counted, as in `snat_count{state="failed"}`."""
+    told = [(m, " ".join((m.name, *m.labels.values()))) for m in on_path(facts.flow, facts.all(Metric))]
+    return [m for m, text in told if pattern.search(text) and rise(m) > 0]
 
 
 # --- conntrack -----------------------------------------------------------------------------------------------------
