@@ -10,6 +10,9 @@ import sys
 WANTED = {
     "nft": "nftables",
     "iptables": "iptables",
+    "ipset": "ipset",
+    "conntrack": "conntrack",
+    "ethtool": "ethtool",
     "ip": "iproute2",
     "dig": "dnsutils",
     "tracepath": "iputils-tracepath",
