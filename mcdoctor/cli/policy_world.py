@@ -166,6 +166,8 @@ LIVE_KINDS = (
     "NetworkPolicy.crd.projectcalico.org", "GlobalNetworkPolicy.crd.projectcalico.org",
     "NetworkSet.crd.projectcalico.org", "GlobalNetworkSet.crd.projectcalico.org", "Tier.crd.projectcalico.org",
     "HostEndpoint.crd.projectcalico.org", "IPPool.crd.projectcalico.org", "ServiceAccount",
+    "NetworkPolicy.projectcalico.org", "GlobalNetworkPolicy.projectcalico.org", "NetworkSet.projectcalico.org",
+    "GlobalNetworkSet.projectcalico.org", "Tier.projectcalico.org", "HostEndpoint.projectcalico.org",
     "AdminNetworkPolicy.policy.networking.k8s.io", "BaselineAdminNetworkPolicy.policy.networking.k8s.io",
     "ClusterNetworkPolicy.policy.networking.k8s.io",
     "Server.policy.linkerd.io", "ServerAuthorization.policy.linkerd.io", "AuthorizationPolicy.policy.linkerd.io",
