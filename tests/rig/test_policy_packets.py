@@ -343,6 +343,7 @@ def test_generated_policies_do_to_packets_what_the_engine_says(world: World) -> 
                 )
     told = (f"set {number}: {found[0]}\n" + "\n".join(found[1:3]) for number, found in mismatches.items())
     assert not mismatches, f"{len(mismatches)} of {SETS} sets, seed {SEED}:\n" + "\n".join(told)
-    assert verdicts[Verdict.ALLOWED] > 1000 and verdicts[Verdict.DENIED] > 1000, verdicts
+    total = sum(verdicts.values())
+    assert verdicts[Verdict.ALLOWED] > 0.1 * total and verdicts[Verdict.DENIED] > 0.1 * total, verdicts
     # The objects say everything here: a doubt would be one too many.
-    assert verdicts[Verdict.UNKNOWN] + verdicts[Verdict.CONDITIONAL] < 0.02 * sum(verdicts.values()), verdicts
+    assert verdicts[Verdict.UNKNOWN] + verdicts[Verdict.CONDITIONAL] < 0.02 * total, verdicts
