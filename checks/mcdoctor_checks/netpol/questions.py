@@ -10,10 +10,13 @@ from mcdoctor.models.facts import KubeObject, ResolvConf
 from mcdoctor.models.flow import Flow, Pod
 from mcdoctor.policy.addresses import Ip, parse_ip
 from mcdoctor.policy.engine import Engine, load
+from mcdoctor.policy.families import FAMILIES
 from mcdoctor.policy.question import Address, PodName, Question, ServiceName
 from mcdoctor.policy.world import ClusterInput, Document
 
 _MESH_GROUPS = ("security.istio.io", "networking.istio.io", "policy.linkerd.io")
+# Without their objects the meshes would still answer, from annotations and ConfigMaps, and wrongly.
+_NETWORK = tuple(family for family in FAMILIES if family.name not in ("istio", "linkerd"))
 
 
 def engine(
@@ -26,7 +29,9 @@ def engine(
         if not fact.kind.endswith(_MESH_GROUPS):
             clusters.setdefault(fact.cluster, []).append(fact.body)
     roles = {flow.source_cluster: "source", flow.destination_cluster: "destination"}
-    return load([ClusterInput(name, documents, role=roles.get(name, "")) for name, documents in clusters.items()])
+    return load(
+        [ClusterInput(name, documents, role=roles.get(name, "")) for name, documents in clusters.items()], _NETWORK
+    )
 
 
 def source_of(pod: Pod) -> PodName:
