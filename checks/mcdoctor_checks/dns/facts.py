@@ -114,6 +114,9 @@ def view(facts: Facts) -> View:
     seen = configured(facts)
     looks = tuple(_looks(facts))
     mine = tuple(k for k in looks if k.place == "source")
+    asked_for = {k.name for k in mine}
+    if seen.host not in asked_for and seen.target in asked_for:  # the client calls the alias's target by its own name
+        seen = replace(seen, host=seen.target, zone=seen.target_zone)
     alias = next((k.alias for k in mine if k.alias and k.name == seen.host), None)
     if alias is not None and seen.target == seen.host:
         seen = replace(seen, target=alias, target_zone=zone_of(alias, seen.domain))

@@ -256,7 +256,7 @@ Latency in steps of 100 ms and surges of 5xx are often a limit, not the path.
 
 ## What can go wrong
 The autoscaler cannot read its metrics or is at its maximum; a fifth of CPU periods is throttled; a proxy's connection
-pool overflows (flag UO), or half of what it sends are retries.
+pool overflows (flag UO), or half of what it sends are retries; one pod of several takes nearly all requests.
 
 ## What it needs
 HorizontalPodAutoscalers, metrics.

@@ -230,6 +230,8 @@ def _is_destination(facts: Facts, host: str) -> bool:
         return False
     if own and (host == own or own.startswith(f"{host}.")):
         return True
+    if host in {(s.external_name or "").rstrip(".").lower() for s in (flow.local, flow.remote) if s}:
+        return True
     first, _, rest = host.partition(".")
     names = {flow.name.lower(), *(s.name.lower() for s in (flow.local, flow.remote) if s)} - {""}
     if first not in names:

@@ -244,7 +244,7 @@ def _like(pod: KubeObject, names: Iterable[str]) -> bool:
 
 LOAD_FINDINGS = (
     "autoscaler-without-metrics", "autoscaler-at-maximum", "cpu-throttled", "softirq-saturated", "proxy-pool-overflows",
-    "proxy-retries-multiply",
+    "proxy-retries-multiply", "load-on-one-backend", "load-on-one-connection", "load-kept-in-zone",
 )  # fmt: skip
 _THROTTLED = re.compile(r"cfs_throttled_periods", re.I)
 _PERIODS = re.compile(r"cpu_cfs_periods", re.I)
@@ -305,6 +305,7 @@ def judge_load(facts: Facts) -> Outcome:
         problems.append(found("softirq-saturated", Hop.SOURCE_NODE, squeezed, vantage=str(squeezed[0].vantage)))
     problems += _overflows(facts, metrics)
     problems += _retries(metrics)
+    problems += _spread(facts)
     looked: list[Fact] = [*scalers, *throttled, *squeezed]
     return settled(problems, looked, "neither autoscalers nor metrics of the destination were seen")
 
@@ -348,6 +349,69 @@ def _retries(metrics: list[Metric]) -> list[Finding]:
                 found("proxy-retries-multiply", Hop.SOURCE_PROXY, seen, percent=percent, vantage=str(metric.vantage))
             ]
     return []
+
+
+def _spread(facts: Facts) -> list[Finding]:
+    """Requests of which one of three endpoints and more takes nearly all, by the endpoints' own counters."""
+    flow = facts.flow
+    pods = {b.pod.rpartition("/")[2] for b in flow.backends if b.pod and b.ready}
+    counters = [
+        m
+        for m in facts.all(Metric)
+        if m.type == "counter" and re.search(r"request|handled|_rq_|_rq$", m.name) and m.labels.get("pod") in pods
+    ]
+    rises = {m.labels["pod"]: rise(m) for m in counters}
+    whole = sum(rises.values())
+    if len(rises) < 3 or len(rises) < len(pods) or whole < 50:
+        return []
+    most = max(rises, key=lambda p: rises[p])
+    if rises[most] / whole < 0.8:
+        return []
+    problems = [
+        found(
+            "load-on-one-backend",
+            Hop.DEST_ENDPOINT,
+            counters,
+            Severity.ERROR,
+            Symptom.UNEVEN_LOAD_OR_NO_FAILOVER,
+            subject=f"pod {most}",
+            pod=most,
+            percent=round(100 * rises[most] / whole),
+            count=len(rises),
+        )
+    ]
+    runs: list[Fact] = [
+        s
+        for s in facts.all(HttpSeries)
+        if place(flow, s.vantage) == "source"
+        and len(s.samples) >= 5
+        and len({x.connection_id for x in s.samples}) == 1
+        and all(x.connection == "kept" for x in s.samples[1:])
+    ]
+    if runs:
+        problems.append(found("load-on-one-connection", Hop.SOURCE_POD, runs))
+    problems += _zones(facts, most)
+    return problems
+
+
+def _zones(facts: Facts, busy: str) -> list[Finding]:
+    """Zone hints that leave the source's zone with fewer endpoints than its share."""
+    flow = facts.flow
+    slices = [
+        s
+        for s in facts.objects("EndpointSlice.discovery.k8s.io", None, flow.namespace or None)
+        if s.labels.get("kubernetes.io/service-name") == flow.name
+    ]
+    endpoints = [e for s in slices for e in maps(s.body.get("endpoints"))]
+    hinted = [e for e in endpoints if maps(mapping(e.get("hints")).get("forZones"))]
+    mine = next((e for e in hinted if mapping(e.get("targetRef")).get("name") == busy), None)
+    if mine is None or len(hinted) < len(endpoints):
+        return []
+    zones = [str(z.get("name")) for z in maps(mapping(mine.get("hints")).get("forZones"))]
+    inside = [e for e in hinted if any(z.get("name") in zones for z in maps(mapping(e.get("hints")).get("forZones")))]
+    if 2 * len(inside) >= len(hinted):
+        return []
+    return [found("load-kept-in-zone", Hop.DEST_SERVICE, slices, zone=zones[0], inside=len(inside), count=len(hinted))]
 
 
 def _scales(facts: Facts, scaler: KubeObject) -> bool:

@@ -252,7 +252,8 @@ tables, for source ports of NAT that are used up, and for a rising count of repe
 Each of these is silence to the client, and none is visible from a pod.
 
 ## What can go wrong
-A CNI that took a bridge for the node's interface, a missing route, exhausted NAT ports.
+A CNI that took a bridge for the node's interface, a missing route, exhausted NAT ports, a BGP session that is down, an
+encryption peer that is missing, source ports that always fail.
 
 ## What it needs
 Nodes, recorded routing tables, metrics.

@@ -377,6 +377,13 @@ def judge_repeats(facts: Facts) -> Outcome:
         return Passed(tuple({id(f): f for _, f in times}.values())[:1])
     if len(delayed) == len(times) and len(times) >= 3:
         return settle([_late("tcp-first-syn-always-lost", Severity.ERROR, shown, args)])
+    for address in dict.fromkeys(f.address for f in connects):  # one address of several, such as the Service's
+        here = [is_late for is_late, f in times if isinstance(f, TcpConnect) and f.address == address]
+        if len(here) >= 3 and all(here):
+            own = tuple(f for f in shown if isinstance(f, TcpConnect) and f.address == address)
+            return settle(
+                [_late("tcp-first-syn-always-lost", Severity.ERROR, own, {"late": len(here), "of": len(here)})]
+            )
     if len(delayed) >= 2 and len(delayed) / len(times) > 0.1:
         return settle([_late("tcp-syn-repeated", Severity.WARNING, shown, args)])
     return settle([_late("tcp-one-syn-repeated", Severity.NOTE, shown, args)], shown)

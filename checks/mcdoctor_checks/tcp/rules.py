@@ -31,6 +31,7 @@ from mcdoctor.models.outcome import Finding, Outcome, Skipped, settle
 from mcdoctor_checks.sight import (
     address_book,
     bypasses,
+    clear,
     is_address,
     items,
     mapping,
@@ -726,7 +727,16 @@ def _local_policy(facts: Facts, service: KubeObject) -> list[Finding]:
 
 # --- nodes ---------------------------------------------------------------------------------------------------------
 
-NODE_FINDINGS = ("cni-node-address-differs", "network-route-missing", "snat-ports-used-up", "tcp-segments-repeated")
+NODE_FINDINGS = (
+    "cni-node-address-differs", "network-route-missing", "snat-ports-used-up", "tcp-segments-repeated",
+    "bgp-session-down", "encryption-peer-absent", "source-on-host-network", "tcp-fails-by-source-port",
+)  # fmt: skip
+_BGP_DOWN = re.compile(
+    r"state changed to (connect|active|idle|opensent)|"
+    r"bgp.{0,60}(not established|connection refused|hold timer expired)",
+    re.I,
+)
+_BGP_PEER = re.compile(r"\|\s*(?P<peer>[0-9a-f.:]+)\s*\|[^|]*\|\s*(?P<state>start|down|up)\s*\|", re.I)
 _CNI_ANNOTATIONS = ("projectcalico.org/IPv4Address", "flannel.alpha.coreos.com/public-ip")
 _SNAT = re.compile(
     r"snat.*(fail|exhaust|drop|error)|ErrorPortAllocation|port_?allocation_?(error|fail)|"
@@ -760,8 +770,72 @@ def judge_nodes(facts: Facts) -> Outcome:
                 vantage=str(repeated[0].vantage),
             )
         )
+    problems += [*_bgp(facts), *_encryption_peers(facts), *_host_network(facts), *_by_source_port(facts)]
     looked: list[Fact] = [*nodes, *facts.all(Route)]
     return settled(problems, looked, "no node could be read")
+
+
+def _bgp(facts: Facts) -> list[Finding]:
+    """A BGP session of the CNI that is not up: by its log, or by a status that somebody recorded."""
+    told: list[Fact] = [x for x in on_path(facts.flow, facts.all(LogLine)) if _BGP_DOWN.search(x.text)]
+    told += [
+        n
+        for n in on_path(facts.flow, facts.all(NodeFact))
+        if isinstance(n.value, str) and any(m["state"].lower() != "up" for m in _BGP_PEER.finditer(n.value))
+    ]
+    return [found("bgp-session-down", Hop.SOURCE_NODE, told, vantage=str(told[0].vantage))] if told else []
+
+
+def _encryption_peers(facts: Facts) -> list[Finding]:
+    """The peers of a WireGuard device on the source's node, against the addresses of the destination's pods."""
+    flow = facts.flow
+    home = {p.node for p in (flow.source.pods if flow.source else ()) if p.node}
+    for fact in facts.all(NodeFact):
+        if "wg" not in fact.name.lower() and "wireguard" not in fact.name.lower():
+            continue
+        if not isinstance(fact.value, str) or (fact.vantage.node and home and fact.vantage.node not in home):
+            continue
+        allowed = [
+            block.strip() for line in re.findall(r"allowed ips:\s*(.+)", fact.value) for block in line.split(",")
+        ]
+        others = [b for b in flow.backends if b.ready and b.node not in home]
+        missing = [b for b in others if not any(_holds(block, b.address) for block in allowed)]
+        if allowed and others and len(missing) == len(others):
+            where = {"pod": missing[0].address, "node": missing[0].node or "?"}
+            return [found("encryption-peer-absent", Hop.SOURCE_NODE, [fact], vantage=str(fact.vantage), args={**where})]
+    return []
+
+
+def _holds(block: str, address: str) -> bool:
+    try:
+        return ip_address(address) in ip_network(block, strict=False)
+    except ValueError:
+        return False
+
+
+def _host_network(facts: Facts) -> list[Finding]:
+    """The source uses its node's network, so the CNI's handling of pods does not reach it."""
+    flow = facts.flow
+    pods = flow.source.pods if flow.source else ()
+    bodies = [facts.object("Pod", p.cluster, p.namespace, p.name) for p in pods]
+    hosts = [b for b in bodies if b is not None and b.spec.get("hostNetwork") is True]
+    return [found("source-on-host-network", Hop.SOURCE_NODE, hosts, pod=hosts[0].name)] if hosts else []
+
+
+def _by_source_port(facts: Facts) -> list[Finding]:
+    """Connects that depend on their source port alone: some ports always fail, the others never do."""
+    by_target: dict[str, list[TcpConnect]] = {}
+    for connect in clear(facts, TcpConnect):
+        if connect.source and (connect.tries or 1) >= 3 and connect.source.rpartition(":")[2].isdigit():
+            by_target.setdefault(connect.subject, []).append(connect)
+    for subject, connects in by_target.items():
+        won = [(c.successes if c.successes is not None else 0) / (c.tries or 1) for c in connects]
+        always, never = won.count(1.0), won.count(0.0)
+        if always >= 2 and never >= 2 and always + never == len(won):
+            failed = [c for c, share in zip(connects, won, strict=True) if share == 0.0]
+            args: Args = {"failed": never, "tries": len(won), "ports": ", ".join(c.source or "" for c in failed[:4])}
+            return [found("tcp-fails-by-source-port", Hop.NETWORK, failed, subject=subject, args=args)]
+    return []
 
 
 def _node_addresses(facts: Facts, nodes: list[KubeObject]) -> list[Finding]:
