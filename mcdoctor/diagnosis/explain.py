@@ -175,11 +175,12 @@ def _diagnosis(found: Match, place: int, flow: Flow) -> Diagnosis:
 
 
 def _object(found: Match, flow: Flow) -> str:
-    """The object at fault: the subject of the finding nearest to the cause's hop, the worst first."""
+    """The object at fault: the subject of the finding nearest to the cause's hop, its own evidence first."""
     evidence = (*found.supporting, *found.proof, *found.explained)
     at_hop = [f for f in evidence if f.hop is found.cause.hop and f.subject]
     at_break = [f for f in evidence if f.hop is broken_hop(found) and f.subject]
-    for finding in (*sorted(at_hop, key=lambda f: f.severity is Severity.NOTE), *at_break, *evidence):
+    at_hop.sort(key=lambda f: (f in found.explained, f.severity is Severity.NOTE))
+    for finding in (*at_hop, *at_break, *evidence):
         if finding.subject:
             return finding.subject
     return flow.destination

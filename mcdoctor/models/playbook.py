@@ -78,10 +78,14 @@ class Playbook:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FindingText:
-    """The sentence of a finding id; slots as in the finding's args."""
+    """The sentence of a finding id; slots as in the finding's args.
+
+    `wanted`: what to look for where the finding would settle a cause and was not made; slots of the flow only.
+    """
 
     id: str
     text: Text
+    wanted: Text | None = None
     severity: Severity | None = None
 
 

@@ -40,7 +40,7 @@ def render(report: Report, library: Library, language: Language = "en", *, verbo
         out += ["", f"## {say('limits', language)}", ""]
         for limit in report.limits:
             needs = f" ({say('needs', language)}: {code(limit.permission)})" if limit.permission else ""
-            out.append(f"- {markdown(limit.what)}: {markdown(limit.reason)}{needs}")
+            out.append(f"- {markdown(view.wanted(limit))}: {markdown(view.reason(limit.reason))}{needs}")
             if limit.command:
                 out.append(f"  - {code(limit.command)}")
     if verbose and report.facts:

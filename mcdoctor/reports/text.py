@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from textwrap import wrap
 
@@ -257,7 +258,9 @@ def _checks(view: View, verbose: bool) -> Iterable[RenderableType]:
     for state in ("failed", "warned", "unknown", "passed", "skipped"):
         runs = [r for r in ran if word(r.outcome) == state]
         if runs and state in ("passed", "skipped") and not verbose:
-            yield _item(MARKS[state], ", ".join(r.id for r in runs), mark_style=STYLES[state])
+            rooms = Counter(r.id.partition("-")[0] for r in runs)
+            told = ", ".join(f"{room} {count}" for room, count in sorted(rooms.items()))
+            yield _item(MARKS[state], f"{told} {say('by-name', language)}", mark_style=STYLES[state])
             continue
         for run in runs:
             said = view.check_lines(run)
@@ -274,6 +277,6 @@ def _limits(view: View) -> Iterable[RenderableType]:
     yield _title(say("limits", language))
     for limit in limits:
         needs = f" ({say('needs', language)}: {limit.permission})" if limit.permission else ""
-        yield _item("?", f"{limit.what}: {limit.reason}{needs}", mark_style="magenta")
+        yield _item("?", f"{view.wanted(limit)}: {view.reason(limit.reason)}{needs}", mark_style="magenta")
         if limit.command:
             yield Text(f"      $ {line(limit.command)}", style="cyan", no_wrap=True, overflow="ignore")

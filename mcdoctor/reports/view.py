@@ -11,10 +11,11 @@ from mcdoctor.models.flow import Flow
 from mcdoctor.models.ids import Certainty, Hop, Severity, Symptom, Verdict
 from mcdoctor.models.outcome import Finding, Passed, Skipped, Unknown, findings, word
 from mcdoctor.models.playbook import Language, Library, Remedy
-from mcdoctor.models.report import Diagnosis, Ran, Report
+from mcdoctor.models.report import Diagnosis, Limit, Ran, Report
 from mcdoctor.reports.clean import Slots, command, fill, fill_lines, line, open_slots, unfilled
 from mcdoctor.reports.describe import describe, place
-from mcdoctor.reports.words import HOPS, VERDICTS, say
+from mcdoctor.reports.korean import TITLES, in_korean
+from mcdoctor.reports.words import ENDINGS, HOPS, VERDICTS, WANTED, say
 
 ROOM_HOPS: Mapping[str, tuple[Hop, ...]] = {
     "dns": (Hop.SOURCE_DNS,),
@@ -72,9 +73,11 @@ class View:
         return sentence(finding, self.report.flow, self.library, self.language)
 
     def finding_name(self, name: str) -> str:
-        """A finding that was not seen, by its sentence; what only the finding itself could fill in is left open."""
+        """A finding that was not made: what to look for, else its sentence without what only it could fill in."""
         text = self.library.findings.get(name)
-        return open_slots(fill(text.text.in_language(self.language), self.slots)) if text else name
+        if text is None:
+            return name
+        return open_slots(fill((text.wanted or text.text).in_language(self.language), self.slots))
 
     def cause_slots(self, diagnosis: Diagnosis) -> Slots:
         """The flow's values, then those of the findings, the proof first; `subject` is the object at fault."""
@@ -192,7 +195,21 @@ class View:
         if self.report.interrupted:
             return say("interrupted-early", self.language)
         outcome = next((r.outcome for r in self.report.ran if r.id == END_TO_END), None)
-        return line(outcome.reason) if isinstance(outcome, Unknown) else ""
+        return self.reason(outcome.reason) if isinstance(outcome, Unknown) else ""
+
+    def reason(self, reason: str) -> str:
+        """Why something is not known, in the language as far as it is in the phrase book."""
+        return line(in_korean(reason) if self.language == "ko" else reason)
+
+    def title(self, run: Ran) -> str:
+        """What a check makes sure of."""
+        return line(TITLES.get(run.id, run.title) if self.language == "ko" else run.title)
+
+    def wanted(self, limit: Limit) -> str:
+        """What could not be seen, kinds of facts in words."""
+        kinds, colon, about = limit.what.partition(": ")
+        words = [WANTED[k].in_language(self.language) if k in WANTED else k for k in kinds.split(", ")]
+        return line(", ".join(words) + colon + about)
 
     @property
     def unexplained(self) -> tuple[Finding, ...]:
@@ -228,10 +245,21 @@ class View:
                     state="failed" if hop in at_fault and self.certain else state,
                     label=label or "",
                     sign=self._sign() if hop in at_fault else "",
-                    saying=self.sentence(there[0]) if there else "",
+                    saying=self._saying(hop, there, follows) if hop in at_fault else self._first(there),
                 )
             )
         return tuple(lines)
+
+    def _first(self, there: Sequence[Finding]) -> str:
+        return self.sentence(there[0]) if there else ""
+
+    def _saying(self, hop: Hop, there: Sequence[Finding], follows: Sequence[Finding]) -> str:
+        """At the hop at fault: what the cause rests on there, rather than what merely follows from it."""
+        answer = self.answer
+        if answer is None or not self.certain or any(f not in follows for f in there):
+            return self._first(there)
+        own = next((f for f in (*answer.supporting, *answer.proof) if f.hop is hop), None)
+        return self.sentence(own) if own else self.summary(answer)
 
     @property
     def certain(self) -> bool:
@@ -282,12 +310,13 @@ class View:
         """What a check has to say: its findings, or why it has none."""
         outcome = run.outcome
         if isinstance(outcome, Unknown):
-            return (line(outcome.reason),)
+            return (self.reason(outcome.reason),)
         if isinstance(outcome, Skipped):
             waits = say("after", self.language, check=outcome.blocked_by) if outcome.blocked_by else ""
-            return (line(f"{outcome.reason} ({waits})" if waits else outcome.reason),)
+            reason = self.reason(outcome.reason)
+            return (f"{reason} ({line(waits)})" if waits else reason,)
         if isinstance(outcome, Passed):
-            return (line(run.title),)
+            return (self.title(run),)
         shown = [f for f in outcome.findings if f.severity is not Severity.NOTE]
         return tuple(dict.fromkeys(self.sentence(f) for f in shown))
 
@@ -304,6 +333,8 @@ def sentence(finding: Finding, flow: Flow, library: Library, language: Language)
     if text is None:
         return line(f"{finding.id}: {finding.subject}" if finding.subject else finding.id)
     slots = {**flow_slots(flow), "subject": finding.subject, **finding.args}
+    if (how := slots.get("how")) in ENDINGS:
+        slots["how"] = ENDINGS[str(how)].in_language(language)
     return fill(text.text.in_language(language), slots)
 
 

@@ -96,6 +96,45 @@ RESULTS: Mapping[str, Text] = {
     "silent": _t("connected, silent", "연결됨, 무응답"),
 }
 
+ENDINGS: Mapping[str, Text] = {
+    "name-fails": _t("the name does not resolve", "이름 해석 실패"),
+    "times-out": _t("no answer", "응답 없음"),
+    "refused": _t("refused", "연결 거부"),
+    "unreachable": _t("unreachable", "도달 불가"),
+    "reset": _t("reset", "연결 reset"),
+    "closed": _t("closed without an answer", "응답 없이 닫힘"),
+    "tls-on-plain": _t("TLS where plaintext is spoken", "평문 포트에 TLS"),
+    "tls-fails": _t("TLS fails", "TLS 실패"),
+    "protocol-fails": _t("not understood", "프로토콜 오류"),
+    "cannot-connect": _t("no connection", "연결 실패"),
+    "proxy-4xx": _t("4xx of a proxy", "프록시의 4xx"),
+    "proxy-5xx": _t("5xx of a proxy", "프록시의 5xx"),
+    "proxy-other": _t("a proxy's answer", "프록시의 응답"),
+}
+"""How a request ends, as findings about requests name it."""
+
+WANTED: Mapping[str, Text] = {
+    "path_mtu": _t("path MTU", "경로 MTU"),
+    "dns_answer": _t("DNS answers", "DNS 응답"),
+    "dns_series": _t("repeated DNS answers", "반복 DNS 응답"),
+    "resolv_conf": _t("the pod's resolver settings", "파드의 resolver 설정"),
+    "tcp_connect": _t("TCP connections", "TCP 연결"),
+    "http_request": _t("requests", "요청"),
+    "http_series": _t("repeated requests", "반복 요청"),
+    "tls_handshake": _t("TLS handshakes", "TLS 핸드셰이크"),
+    "udp_probe": _t("UDP probes", "UDP 프로브"),
+    "trace": _t("traces of the path", "경로 추적"),
+    "banner": _t("greetings of the server", "서버 배너"),
+    "interface": _t("network interfaces", "네트워크 인터페이스"),
+    "interception": _t("capture by a proxy", "프록시의 가로채기 여부"),
+    "route": _t("routes", "라우트"),
+    "endpoint_answer": _t("debug endpoints", "디버그 엔드포인트"),
+    "listener": _t("listening sockets", "listen 소켓"),
+    "log_line": _t("logs", "로그"),
+    "metric": _t("metrics", "메트릭"),
+}
+"""Kinds of facts for people, where one could not be had; Kubernetes kinds stand for themselves."""
+
 WORDS: Mapping[str, Text] = {
     # headline
     "works": _t("{source} reaches {destination}.", "{source}에서 {destination}까지 요청이 전달됩니다."),
@@ -104,7 +143,8 @@ WORDS: Mapping[str, Text] = {
         "{source}에서 {destination}까지 요청이 전달됩니다. 경고 {count}건이 있습니다.",
     ),
     "works-beside": _t(
-        "{place}, beside {source}, reaches {destination}, and policies let {source} do the same; it was not tried itself.",
+        "{place}, beside {source}, reaches {destination}, and policies let {source} do the same;"
+        " it was not tried itself.",
         "{source} 옆의 {place}에서 {destination}까지 요청이 전달되며, 정책은 {source}에도 같은 통신을 허용합니다."
         " {source}에서 직접 보내 보지는 않았습니다.",
     ),
@@ -165,6 +205,7 @@ WORDS: Mapping[str, Text] = {
     "in": _t("{what} in {cluster}", "{cluster}의 {what}"),
     "of": _t("{part} of {whole}", "{whole}번 중 {part}번"),
     "more": _t("{count} more", "외 {count}건"),
+    "by-name": _t("(-v: each by name)", "(-v: 이름별로 표시)"),
     "took": _t("{seconds} s", "{seconds}초"),
     "cluster": _t("cluster", "클러스터"),
     "api-server": _t("API server", "API 서버"),

@@ -364,7 +364,8 @@ def _tunnel(facts: Facts, hole: Shape) -> list[Finding]:
 
 def _explains(hole: Shape, system: str, shown: str, fact: Fact | None, overhead: int, left: int) -> Finding:
     evidence = [f for f in (fact, hole.fact) if f is not None]
-    args: Args = {"system": system, "shown": shown, "overhead": overhead, "left": left}
+    named = shown if system in shown else f"{shown} ({system})"
+    args: Args = {"system": system, "shown": named, "overhead": overhead, "left": left}
     return note("mtu-tunnel-overhead-explains", hole.fact.destination, evidence, Hop.SOURCE_NODE, args)
 
 
