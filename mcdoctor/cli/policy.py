@@ -64,7 +64,9 @@ Cni = Annotated[
     list[str] | None,
     typer.Option("--cni", help="what enforces policy: NAME, or CLUSTER=NAME; concluded otherwise"),
 ]
-Namespace = Annotated[str, typer.Option("-n", "--namespace", help="of names without one")]
+Namespace = Annotated[
+    str | None, typer.Option("-n", "--namespace", help="of names without one; the only one that has it, unless given")
+]
 ToNamespace = Annotated[str | None, typer.Option("--to-namespace", help="of DST")]
 Port = Annotated[str | None, typer.Option("--port", help="number or name, when DST does not say")]
 Protocol = Annotated[str, typer.Option("--protocol", help="TCP, UDP, SCTP or ICMP")]
@@ -132,8 +134,10 @@ def _engine(where: Where) -> tuple[Engine, Loaded]:
     return engine, loaded
 
 
-def _end(text: str, namespace: str, engine: Engine, aliases: dict[str, str]) -> tuple[Target, int | str | None]:
-    """An end of a question in the target grammar, with `node/NAME` besides."""
+def _end(
+    text: str, namespace: str | None, engine: Engine, aliases: dict[str, str], beside: str | None = None
+) -> tuple[Target, int | str | None]:
+    """An end of a question in the target grammar, with `node/NAME` besides. `beside`: the namespace to prefer."""
     from mcdoctor.flow.target import TargetError, parse_target
     from mcdoctor.policy.addresses import parse_ip
     from mcdoctor.policy.question import Address, Fqdn, NodeName, PodName, ServiceName
@@ -155,7 +159,7 @@ def _end(text: str, namespace: str, engine: Engine, aliases: dict[str, str]) -> 
         return Address(parse_ip(target.name), cluster), port
     if target.form == "host":
         return Fqdn(target.name), port
-    place = target.namespace or namespace
+    place = target.namespace or namespace or _only_place(text, target.name, cluster, engine, beside)
     known = any(target.namespace in c.namespaces for c in engine.world.clusters.values())
     if target.namespace and target.kind is None and not known:
         return Fqdn(f"{target.name}.{target.namespace}"), port
@@ -169,11 +173,33 @@ def _end(text: str, namespace: str, engine: Engine, aliases: dict[str, str]) -> 
     return PodName(place, target.name, cluster), port
 
 
-def _destination(text: str, namespace: str, engine: Engine, aliases: dict[str, str]) -> tuple[Target, int | str | None]:
+def _only_place(text: str, name: str, cluster: str, engine: Engine, beside: str | None) -> str:
+    """The namespace that has the name; fails where several have it and none of them is preferred."""
+    places = sorted(
+        {
+            place
+            for c in engine.world.clusters.values()
+            if not cluster or c.name == cluster
+            for holder in (c.pods, c.by_workload, c.services)
+            for place, found in holder
+            if found == name
+        }
+    )
+    if len(places) < 2:
+        return places[0] if places else beside or "default"
+    if beside in places:
+        return str(beside)
+    names = ", ".join(f"{name}.{place}" for place in places)
+    fail(f"{text!r} is in several namespaces: {names}", hint="Say which one, or give --namespace.")
+
+
+def _destination(
+    text: str, namespace: str | None, engine: Engine, aliases: dict[str, str], beside: str | None = None
+) -> tuple[Target, int | str | None]:
     """A destination without a kind is the Service of that name where there is one."""
     from mcdoctor.policy.question import PodName, ServiceName
 
-    end, port = _end(text, namespace, engine, aliases)
+    end, port = _end(text, namespace, engine, aliases, beside)
     if isinstance(end, PodName) and "/" not in text:
         for cluster in engine.world.clusters.values():
             if (end.namespace, end.name) in cluster.services and end.cluster in ("", cluster.name):
@@ -193,7 +219,7 @@ def check(
     as_user: As = None,
     as_group: AsGroup = None,
     cni: Cni = None,
-    namespace: Namespace = "default",
+    namespace: Namespace = None,
     to_namespace: ToNamespace = None,
     port: Port = None,
     protocol: Protocol = "TCP",
@@ -242,7 +268,7 @@ def _question(
     loaded: Loaded,
     source: str,
     destination: str,
-    namespace: str,
+    namespace: str | None,
     to_namespace: str | None,
     port: str | None,
     protocol: str,
@@ -255,7 +281,8 @@ def _question(
     start, _ = _end(source, namespace, engine, loaded.aliases)
     if not isinstance(start, (PodName, Address, NodeName)):
         fail(f"{source}: a source is a pod, a workload, an address or a node")
-    end, told = _destination(destination, to_namespace or namespace, engine, loaded.aliases)
+    beside = getattr(start, "namespace", None)
+    end, told = _destination(destination, to_namespace or namespace, engine, loaded.aliases, beside)
     wanted: int | str | None = told
     if wanted is None and port is not None:
         wanted = int(port) if port.isdigit() else port
@@ -597,7 +624,7 @@ def explain(
     as_user: As = None,
     as_group: AsGroup = None,
     cni: Cni = None,
-    namespace: Namespace = "default",
+    namespace: Namespace = None,
     to_namespace: ToNamespace = None,
     port: Port = None,
     protocol: Protocol = "TCP",

@@ -37,7 +37,7 @@ from mcdoctor_checks.dns.facts import (
     source_pods,
     view,
 )
-from mcdoctor_checks.dns.told import NO_NAME, WORDS, Args, finding, why_blind
+from mcdoctor_checks.dns.told import NO_NAME, WORDS, Args, finding, in_source, why_blind
 from mcdoctor_checks.endpoints.facts import cluster_ips, is_headless
 from mcdoctor_checks.reading import canonical, conclude, family, fields, shown, text, when
 from mcdoctor_checks.sight import capturing, place
@@ -51,7 +51,7 @@ def judge_resolver(facts: Facts) -> Outcome:
         return Skipped(NO_NAME)
     seen = configured(facts)
     if seen.conf is None:
-        return Unknown(why_blind(facts), "kubectl exec POD -- cat /etc/resolv.conf", tuple(_policy_only(facts, seen)))
+        return Unknown(why_blind(facts), in_source(facts, "cat /etc/resolv.conf"), tuple(_policy_only(facts, seen)))
     problems = list(_policy_only(facts, seen))
     inside = seen.zone != "external"
     conf = seen.conf
@@ -152,7 +152,7 @@ def judge_name(facts: Facts) -> Outcome:
     seen = view(facts)
     about = [k for k in seen.looks if k.libc is None and (k.name in (seen.host, seen.control))]
     if not about and not seen.through_libc():
-        return Unknown(why_blind(facts), f"kubectl exec POD -- nslookup {seen.host}.")
+        return Unknown(why_blind(facts), in_source(facts, f"nslookup {seen.host}."))
     problems: list[Finding] = list(_other_pods(seen))
     dead = {s: state for s in seen.servers if (state := _dead(seen, s))}
     alive = [s for s in seen.servers if s not in dead and any(k.server == s for k in seen.looks)]
@@ -443,7 +443,7 @@ def judge_search(facts: Facts) -> Outcome:
     expanded = [k for name in expansions for k in seen.of(name)]
     searched = seen.through_libc()
     if not expanded and not searched:
-        return Unknown(why_blind(facts), f"kubectl exec POD -- nslookup {seen.host}")
+        return Unknown(why_blind(facts), in_source(facts, f"nslookup {seen.host}"))
     problems = [*_wildcard(seen, expansions, searched), *_nodata(seen, expansions, searched)]
     if not problems:
         problems += _libc_alone(seen, searched)

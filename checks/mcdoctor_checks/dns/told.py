@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 
 from mcdoctor.models.collection import Facts
@@ -59,3 +60,11 @@ def why_blind(facts: Facts) -> str:
         if blind := facts.blind_to(kind):
             return blind[0].reason
     return "no query for the name was made from the source"
+
+
+def in_source(facts: Facts, command: str) -> str:
+    """A kubectl command that runs in the source's pod, to be pasted by whoever may."""
+    pod = facts.flow.source_pod
+    if pod is None:
+        return f"kubectl exec POD -- {command}"
+    return shlex.join(["kubectl", "--context", pod.cluster, "-n", pod.namespace, "exec", pod.name, "--"]) + f" {command}"
