@@ -542,7 +542,7 @@ def _pods(seen: View, looks: list[Look], own: list[Look]) -> Iterator[Finding]:
 
 def _upstreams(seen: View, looks: list[Look], own: list[Look], failing: bool) -> Iterator[Finding]:
     said = _each(looks)
-    told = _told(said)
+    told = _told(said) or shown(dict.fromkeys(k.kind for k in looks))
     spoken = {k for k in said.values() if k in ("address", "nxdomain", "empty", "declined")}
     if len(spoken) > 1:
         yield finding("dns-upstreams-disagree", seen, {"answers": told}, looks, symptom=Symptom.DNS_FLAPPING)

@@ -17,6 +17,7 @@ from mcdoctor.models.facts import (
     PacketFilter,
     PathMtu,
     ResolvConf,
+    TcpConnect,
     TlsHandshake,
     Trace,
 )
@@ -109,7 +110,7 @@ request_passes_in_small_segments = Check(
     probe=probe.probe_small_segments,
     judge=segments.judge_small_segments,
     gives=(HttpRequest,),
-    uses=(PathMtu, Interface, NodeFact, PacketFilter, Trace, Capture, *_SEEN),
+    uses=(PathMtu, Interface, NodeFact, PacketFilter, TcpConnect, Trace, Capture, *_SEEN),
     findings=segments.PROOF_FINDINGS,
     proves=(
         "pmtu-blackhole",
