@@ -40,8 +40,13 @@ def fill(text: str, slots: Slots) -> str:
 
 
 def open_slots(text: str) -> str:
-    """A filled sentence with an ellipsis where a slot had no value; remarks in brackets that lack one are left out."""
-    return re.sub(r"<[a-z_]+>", "…", re.sub(r" ?\([^()]*<[a-z_]+>[^()]*\)", "", text))
+    """A filled sentence with an ellipsis where a slot had no value."""
+    return re.sub(r"<[a-z_]+>", "…", without_empty_remarks(text))
+
+
+def without_empty_remarks(text: str) -> str:
+    """A filled sentence without the remarks in brackets in which a slot had no value."""
+    return re.sub(r" ?\([^()]*<[a-z_]+>[^()]*\)", "", text)
 
 
 def fill_lines(text: str, slots: Slots) -> str:

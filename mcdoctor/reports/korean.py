@@ -143,9 +143,8 @@ def in_korean(reason: str) -> str:
     """The reason in Korean where the phrase book has it, else as it is."""
     for pattern, korean in _patterns():
         if found := pattern.fullmatch(reason):
-            for name, value in found.groupdict().items():
-                korean = korean.replace("{" + name + "}", in_korean(value))
-            return particles(korean)
+            values = {name: in_korean(value) for name, value in found.groupdict().items()}
+            return particles(korean.format(**values))
     return reason
 
 

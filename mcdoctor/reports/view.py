@@ -10,9 +10,9 @@ from mcdoctor.models.facts import Absent, EndpointAnswer, Fact, KubeObject, List
 from mcdoctor.models.flow import Flow
 from mcdoctor.models.ids import Certainty, Hop, Severity, Symptom, Verdict
 from mcdoctor.models.outcome import Finding, Passed, Skipped, Unknown, findings, word
-from mcdoctor.models.playbook import Language, Library, Remedy
+from mcdoctor.models.playbook import Language, Library, Remedy, Text
 from mcdoctor.models.report import Diagnosis, Limit, Ran, Report
-from mcdoctor.reports.clean import Slots, command, fill, fill_lines, line, open_slots, unfilled
+from mcdoctor.reports.clean import Slots, command, fill, fill_lines, line, open_slots, unfilled, without_empty_remarks
 from mcdoctor.reports.describe import describe, place
 from mcdoctor.reports.korean import TITLES, in_korean
 from mcdoctor.reports.words import ENDINGS, HOPS, VERDICTS, WANTED, say
@@ -88,10 +88,13 @@ class View:
         return slots
 
     def summary(self, diagnosis: Diagnosis) -> str:
-        return fill(diagnosis.cause.summary.in_language(self.language), self.cause_slots(diagnosis))
+        return self._filled(diagnosis.cause.summary, diagnosis)
 
     def confirm(self, diagnosis: Diagnosis) -> str:
-        return fill(diagnosis.cause.confirm.in_language(self.language), self.cause_slots(diagnosis))
+        return self._filled(diagnosis.cause.confirm, diagnosis)
+
+    def _filled(self, text: Text, diagnosis: Diagnosis) -> str:
+        return without_empty_remarks(fill(text.in_language(self.language), self.cause_slots(diagnosis)))
 
     def remedy(self, remedy: Remedy, diagnosis: Diagnosis) -> tuple[str, tuple[str, ...], str | None]:
         """Text, commands and manifest; a manifest that cannot be filled is left out."""
@@ -100,7 +103,7 @@ class View:
         if manifest is not None and unfilled(manifest, slots):
             manifest = None
         return (
-            fill(remedy.text.in_language(self.language), slots),
+            self._filled(remedy.text, diagnosis),
             tuple(command(c, slots) for c in remedy.commands),
             None if manifest is None else fill_lines(manifest, slots),
         )
