@@ -22,6 +22,8 @@ from mcdoctor.models.outcome import Failed, Unknown, findings, word
 from mcdoctor.models.record import from_record, to_record
 from mcdoctor.models.report import Report
 from mcdoctor.models.vantage import Vantage
+from mcdoctor.runner.bundle import read_bundle
+from mcdoctor.runner.replay import replay, request_of
 from mcdoctor.runner.run import arrange, conclude
 from mcdoctor_checks import CHECKS, mtu, request, tcp
 from mcdoctor_playbooks import load
@@ -50,6 +52,9 @@ def flow(**changes: Any) -> Flow:
             ready=not changes.pop("second_unready", False),
         ),
     )  # fmt: skip
+    if changes.pop("third", False):
+        third = Backend(cluster="cluster-b", address="10.2.0.6", port=8080, pod="shop/backend-66b-3", node="node-b1")
+        backends = (*backends, third)
     proxy = changes.pop("proxy", None)
     layers = tuple(decode(Layer, x) for x in changes.pop("interconnect", [{"layer": "l3", "system": "vpn"}]))
     rungs = (
@@ -170,7 +175,12 @@ def test_without_facts_nothing_is_claimed(check: Any) -> None:
 
 
 def test_every_finding_of_these_rooms_is_seen_in_some_case() -> None:
+    """In a case of the rooms, or in one of the recorded cases."""
     told = {f.id for case in CASES.values() for r in diagnose(case).ran for f in findings(r.outcome)}
+    for folder in (Path(__file__).parents[1] / "cases").iterdir():
+        if any(folder.glob("facts/*.jsonl")):
+            bundle = read_bundle(folder)
+            told |= {f.id for r in replay(bundle, OURS, load(), request_of(bundle)).ran for f in findings(r.outcome)}
     assert sorted({f for c in OURS for f in c.findings} - told) == []
 
 
