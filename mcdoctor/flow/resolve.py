@@ -186,7 +186,7 @@ def _object_destination(flow: Flow, request: FlowRequest, target: Target, facts:
     if local is None and imported is None and there != here:
         local = _mirror(facts, target, here, there, wanted or (remote.namespace if remote else None))
     if local is None and remote is None and imported is None:
-        pods = _pod_destination(flow, target, facts, wanted)
+        pods = _pod_destination(flow, target, facts, wanted, request.port or target.port)
         if pods is not None:
             return pods
         raise _nowhere(facts, flow, target, wanted)
@@ -311,16 +311,17 @@ def _missing(
         notes.append(_note("destination-not-global", subject, side=side, **args))
 
 
-def _pod_destination(flow: Flow, target: Target, facts: Facts, namespace: str | None) -> Flow | None:
+def _pod_destination(flow: Flow, target: Target, facts: Facts, namespace: str | None, port: str | None) -> Flow | None:
     """A workload or pod named directly: its pods are the backends."""
     found = _named(facts, target, flow.destination_cluster, namespace, kinds.WORKLOADS)
     if not found:
         return None
     chosen = _one(target, found)
     pods = [p for p in pods_of(facts, chosen) if p.ips]
-    number = _number(target.port)
+    number = _number(port)
     if number is None:
-        raise FlowError(f"{target.text!r} has no Service: say the port, as in {target.name}:8080")
+        why = f"and its port {port} can only be given as a number" if port else "so the port must be said"
+        raise FlowError(f"{target.text!r} has no Service, {why}: as in {target.name}:8080")
     return dataclasses.replace(
         flow,
         namespace=chosen.namespace or "default",

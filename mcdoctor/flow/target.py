@@ -129,7 +129,8 @@ def _url(text: str, body: str, scheme: str, context: str | None) -> Target:
         parts = urlsplit(body)
         port = parts.port
     except ValueError:
-        raise TargetError(f"{text!r} is not a URL") from None
+        # not repeated: it may hold a password
+        raise TargetError(f"what follows {scheme}:// is not a URL; leave out user names and passwords") from None
     if not parts.hostname:
         raise TargetError(f"{text!r}: the host is missing")
     default = _SCHEMES[scheme]

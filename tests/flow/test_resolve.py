@@ -136,3 +136,11 @@ def test_odd_objects_never_raise():
         deployment("a", "frontend"),
     ]  # fmt: skip
     assert ask(odd, there=None).name == "backend"
+
+
+def test_the_port_of_a_pod_may_stand_in_its_own_option():
+    facts = [pod("a", "frontend", "frontend", "10.1.0.1"), pod("a", "db-0", "db", "10.1.0.9")]
+    flow = ask(facts, destination="pod/db-0", there="a", port="5432")
+    assert (flow.address, flow.port) == ("10.1.0.9", 5432)
+    with pytest.raises(FlowError, match="as a number"):
+        ask(facts, destination="pod/db-0:sql", there="a")

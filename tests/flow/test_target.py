@@ -93,3 +93,9 @@ def test_any_text_is_a_target_or_refused(text):
     else:
         assert target.name
         assert target.port is None or target.port.isdigit() is False or 1 <= int(target.port) <= 65535
+
+
+def test_a_password_in_a_url_is_not_repeated():
+    with pytest.raises(TargetError) as refused:
+        parse_target("https://user:hunter2@example.com/")
+    assert "hunter2" not in str(refused.value)
