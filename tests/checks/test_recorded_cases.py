@@ -21,6 +21,8 @@ HELD = (
     "mcs-slices-without-label", "mcs-type-conflict", "mesh-cluster-ids-equal", "sub-no-gateway-node",
     "l3-global-address-not-given", "l3-announced-range-wrong", "netpol-ipblock-source-translated",
     "netpol-without-hbone", "netpol-and-where-or-was-meant",
+    "netpol-over-dns-pods", "netpol-node-cache-not-allowed", "fqdn-policy-address-evicted", "netpol-first-seconds",
+    "netpol-one-replica-stuck", "mesh-global-on-one-side", "gw-grpc-route-refused", "ok-second-route-unattached",
     "ok-clusterset-import", "ok-external-name-tls", "ok-default-deny-with-allow", "ok-union-of-policies",
 )  # fmt: skip
 

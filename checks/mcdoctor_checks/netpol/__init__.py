@@ -3,14 +3,19 @@
 from mcdoctor.check import Check
 from mcdoctor.models.facts import (
     DnsAnswer,
+    DnsSeries,
+    FlowRecord,
     HttpRequest,
     HttpSeries,
     KubeObject,
     Listed,
+    LogLine,
     ObservedSource,
     ResolvConf,
     TcpConnect,
 )
+from mcdoctor_checks.netpol.enforcement import FINDINGS as ENFORCEMENT_FINDINGS
+from mcdoctor_checks.netpol.enforcement import judge_enforcement
 from mcdoctor_checks.netpol.judge import FINDINGS, judge
 
 netpol_allows_path = Check(
@@ -39,4 +44,26 @@ by taking the deciding policy out in memory. Where traffic passes although a pol
 """,
 )
 
-CHECKS = (netpol_allows_path,)
+netpol_is_enforced = Check(
+    id="netpol-is-enforced",
+    title="policies are enforced as they are written",
+    judge=judge_enforcement,
+    uses=(KubeObject, LogLine, FlowRecord, DnsAnswer, DnsSeries, HttpSeries, TcpConnect),
+    findings=ENFORCEMENT_FINDINGS,
+    doc="""
+## What it does
+Compares what agents and flow records say with what the policies allow: names whose addresses were forgotten, rules not
+programmed on a node, failures in a pod's first seconds only, replicas of one workload that fare differently.
+
+## Why it matters
+The policy is right, and the traffic is dropped all the same. Reading the policy again does not help.
+
+## What can go wrong
+Nothing by itself: these are notes, which become causes where the flow fails.
+
+## What it needs
+Logs or flow records of the CNI's agents, or probes from two replicas of the source.
+""",
+)
+
+CHECKS = (netpol_allows_path, netpol_is_enforced)

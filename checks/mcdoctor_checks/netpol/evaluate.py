@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
@@ -22,9 +23,10 @@ from mcdoctor.models.flow import Flow, Pod
 from mcdoctor.models.ids import Hop, Severity, Symptom
 from mcdoctor.models.outcome import Finding
 from mcdoctor.policy import path
+from mcdoctor.policy.addresses import parse_ip
 from mcdoctor.policy.engine import Engine
 from mcdoctor.policy.path import Answer
-from mcdoctor.policy.question import PodName, Question
+from mcdoctor.policy.question import Address, PodName, Question
 from mcdoctor.policy.smallest import suggest, to_yaml
 from mcdoctor.policy.verdict import Deciding, Direction, Verdict
 from mcdoctor_checks.netpol.facts import NETWORK_POLICY
@@ -37,7 +39,7 @@ _SYMPTOM = Symptom.EGRESS_BLOCKED
 def evaluate(facts: Facts, flow: Flow, pod: Pod, found: tuple[KubeObject, ...]) -> tuple[list[Finding], str]:
     """Everything that the policies in sight say against the flow, and why they may not settle it ('' when they do)."""
     world = engine(facts, flow)
-    problems = [*_ignored(facts, flow, pod, found), *_dns(facts, flow, pod, world)]
+    problems = [*_ignored(facts, flow, pod, found), *_dns(facts, flow, pod, world), *_upstream(facts, pod, world)]
     question = data_question(flow, pod)
     if question is None:
         return problems, ""
@@ -242,7 +244,7 @@ def _dns(facts: Facts, flow: Flow, pod: Pod, world: Engine) -> Iterable[Finding]
         answered = [
             a
             for a in facts.all(DnsAnswer)
-            if a.server.rpartition(":")[0].strip("[]") == server and a.vantage.cluster in (None, pod.cluster)
+            if a.server.rpartition(":")[0].strip("[]") == server and _from_source(facts, flow, a)
         ]
         args: dict[str, str | int | float] = {
             "policy": _named(by),
@@ -291,6 +293,43 @@ def _dns(facts: Facts, flow: Flow, pod: Pod, world: Engine) -> Iterable[Finding]
                 args=args,
                 evidence=(*objects, answered[0]),
             )
+
+
+def _upstream(facts: Facts, pod: Pod, world: Engine) -> Iterable[Finding]:
+    """The DNS pods themselves may not ask their upstream: those in the Corefile, and those seen to be asked."""
+    servers = [p for p in facts.objects("Pod", pod.cluster, "kube-system") if p.labels.get("k8s-app") == "kube-dns"]
+    names = {p.name for p in servers}
+    asked = [a for a in facts.all(DnsAnswer) if a.vantage.pod in names and a.vantage.cluster in (None, pod.cluster)]
+    config = facts.object("ConfigMap", pod.cluster, "kube-system", "coredns")
+    corefile = str(mapping(config.body.get("data")).get("Corefile") or "") if config else ""
+    forwards = [w for line in re.findall(r"^\s*forward\s+\S+\s+(.+)$", corefile, re.M) for w in line.split()]
+    addresses = dict.fromkeys([*forwards, *(split_host_port(a.server)[0] for a in asked if a.result != "answered")])
+    for text in addresses:
+        try:
+            target = Address(parse_ip(text), pod.cluster)
+        except ValueError:
+            continue
+        if not servers:
+            return
+        question = Question(PodName("kube-system", servers[0].name, pod.cluster), target, 53, "UDP")
+        answer = path.ask(world, question, explain=False)
+        by = [d for d in answer.deciding if d.effect == "deny" and d.direction is Direction.EGRESS]
+        if answer.egress is Verdict.DENIED and by:
+            yield Finding(
+                id="netpol-denies-dns-upstream",
+                hop=Hop.SOURCE_DNS,
+                subject=f"{by[0].ref} in {by[0].ref.cluster}",
+                severity=Severity.NOTE,
+                args={
+                    "policy": _named(by),
+                    "cluster": by[0].ref.cluster,
+                    "server": text,
+                    "policy_namespace": by[0].ref.namespace,
+                    "policy_name": by[0].ref.name,
+                },
+                evidence=(*_objects(facts, by), *(a for a in asked if split_host_port(a.server)[0] == text)),
+            )
+            return
 
 
 def _dns_pods_allowed(facts: Facts, pod: Pod, world: Engine) -> bool:

@@ -17,6 +17,7 @@ FINDINGS = (
     "netpol-denies-ingress",
     "netpol-denies-dns",
     "netpol-denies-some",
+    "netpol-denies-dns-upstream",
     "netpol-names-service-port",
     "netpol-peer-selects-nothing",
     "netpol-selector-meets-remote-pod",
