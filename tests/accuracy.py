@@ -21,7 +21,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 CASES = ROOT / "tests" / "cases"
 
-FLOOR = {"rank 1": 0.95, "top three": 1.0, "verdict": 0.95, "wrong with confidence": 0.0, "silent on healthy": 1.0}
+FLOOR = {"rank 1": 0.95, "top three": 0.95, "verdict": 0.95, "wrong with confidence": 0.0, "silent on healthy": 1.0}
 """Shares of the cases that they apply to; `wrong with confidence` is the highest allowed, the others the lowest."""
 
 

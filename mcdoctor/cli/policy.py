@@ -187,10 +187,10 @@ def _only_place(text: str, name: str, cluster: str, engine: Engine, beside: str 
     )
     if len(places) < 2:
         return places[0] if places else beside or "default"
-    if beside in places:
-        return str(beside)
-    names = ", ".join(f"{name}.{place}" for place in places)
-    fail(f"{text!r} is in several namespaces: {names}", hint="Say which one, or give --namespace.")
+    if beside not in places:
+        names = ", ".join(f"{name}.{place}" for place in places)
+        fail(f"{text!r} is in several namespaces: {names}", hint="Say which one, or give --namespace.")
+    return str(beside)
 
 
 def _destination(

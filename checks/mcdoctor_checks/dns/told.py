@@ -67,4 +67,5 @@ def in_source(facts: Facts, command: str) -> str:
     pod = facts.flow.source_pod
     if pod is None:
         return f"kubectl exec POD -- {command}"
-    return shlex.join(["kubectl", "--context", pod.cluster, "-n", pod.namespace, "exec", pod.name, "--"]) + f" {command}"
+    into = shlex.join(["kubectl", "--context", pod.cluster, "-n", pod.namespace, "exec", pod.name, "--"])
+    return f"{into} {command}"
