@@ -48,22 +48,11 @@ def mentions(words: Mapping[str, str], names: Iterable[str]) -> str | None:
     for name in names:
         if len(name) < 2:
             continue
-        pattern = re.compile(rf"(?<![a-z0-9]){re.escape(name.lower())}(?![a-z0-9])")
+        pattern = re.compile(rf"(?<![a-z0-9-]){re.escape(name.lower())}(?![a-z0-9-])")
         for word, where in words.items():
             if pattern.search(word):
                 return where
     return None
-
-
-def own_names(facts: Facts, cluster: str) -> tuple[str, ...]:
-    """Names that a cluster gives itself: Cilium's cluster-name, Istio's cluster id."""
-    names: list[str] = []
-    for namespace, name, key in (("kube-system", "cilium-config", "cluster-name"),):
-        config = facts.object(kinds.CONFIG_MAP, cluster, namespace, name)
-        value = mapping(config.body.get("data")).get(key) if config else None
-        if isinstance(value, str) and value not in ("", "default"):
-            names.append(value)
-    return tuple(names)
 
 
 def addresses_match(facts: Facts, cluster: str, nodes: Iterable[KubeObject]) -> str | None:
