@@ -54,6 +54,15 @@ class ProbeMode(enum.StrEnum):
     NONE = "none"
 
 
+class Profile(enum.StrEnum):
+    RESTRICTED = "restricted"
+    BASELINE = "baseline"
+    GENERAL = "general"
+    NETADMIN = "netadmin"
+    SYSADMIN = "sysadmin"
+    RAW = "raw"
+
+
 class FailOn(enum.StrEnum):
     ERROR = "error"
     WARNING = "warning"
@@ -82,6 +91,7 @@ SymptomOption = Annotated[str | None, typer.Option("--symptom", help="what is se
 Complete = Annotated[list[str] | None, typer.Option("--complete", help="kinds of which the files hold all")]
 Probe = Annotated[ProbeMode, typer.Option("--probe", help="where to send from")]
 Image = Annotated[str, typer.Option("--image", help="of the debug container, with Python 3.11")]
+ProfileOption = Annotated[Profile, typer.Option("--profile", help="of the debug container; raw: NET_RAW only")]
 Both = Annotated[bool, typer.Option("--both", help="a debug container at DST too")]
 Yes = Annotated[bool, typer.Option("-y", "--yes", help="create the debug container unasked")]
 RequestText = Annotated[str | None, typer.Option("--request", help="'GET /path' to send instead")]
@@ -124,6 +134,7 @@ def diagnose(
     symptom: SymptomOption = None,
     probe: Probe = ProbeMode.AUTO,
     image: Image = _IMAGE,
+    profile: ProfileOption = Profile.RESTRICTED,
     both: Both = False,
     yes: Yes = False,
     request: RequestText = None,
@@ -169,6 +180,7 @@ def diagnose(
                 symptom=symptom,
                 probe=probe.value,
                 image=image,
+                profile=profile.value,
                 both=both,
                 yes=yes,
                 request=request,
@@ -202,6 +214,7 @@ def collect(
     port: Port = None,
     probe: Probe = ProbeMode.AUTO,
     image: Image = _IMAGE,
+    profile: ProfileOption = Profile.RESTRICTED,
     yes: Yes = False,
     lab: Lab = None,
     deadline: Deadline = 120.0,
@@ -226,6 +239,7 @@ def collect(
                 port=port,
                 probe=probe.value,
                 image=image,
+                profile=profile.value,
                 yes=yes,
                 lab=lab,
                 deadline=deadline,

@@ -49,6 +49,7 @@ class Asked:
     symptom: str | None = None
     probe: str = "auto"
     image: str = "python:3-slim"
+    profile: str = "restricted"
     both: bool = False
     yes: bool = False
     request: str | None = None

@@ -382,13 +382,14 @@ def _open_live(asked: Asked, reader: ApiReader) -> Opener:
             return None
         here = Vantage(cluster=pod.cluster, namespace=pod.namespace, pod=pod.name, captured=pod.proxy)
         place = Place(cluster=pod.cluster, namespace=pod.namespace, pod=pod.name, node=pod.node, captured=pod.proxy)
-        travelling = agent(asked.deadline)
+        travelling = agent(asked.deadline, raw=asked.profile in _RAW)
         plan = vantage.choose(
             asked.probe,  # type: ignore[arg-type]  # the parser admits these words only
             reader.api,
             place,
             travelling,
             image=asked.image,
+            profile=asked.profile,  # type: ignore[arg-type]  # likewise
             # this machine speaks for the source only where it is the source
             local=lambda: LocalProber(here if vantage.inside(place) else Vantage(host=socket.gethostname())),
         )
@@ -448,8 +449,8 @@ def _far_plan(session: Session, flow: Flow, asked: Asked, travelling: Agent) -> 
     return vantage.choose("ephemeral", reader.api, place, travelling, image=asked.image)
 
 
-def agent(deadline: float) -> Agent:
-    """The travelling prober as the kube adapter takes it."""
+def agent(deadline: float, *, raw: bool = False) -> Agent:
+    """The travelling prober as the kube adapter takes it; `raw`: with what sends packets of its own."""
     from mcdoctor.kube.agent import Agent
     from mcdoctor.kube.streams import ProcessStream
     from mcdoctor.models.vantage import Vantage
@@ -460,7 +461,7 @@ def agent(deadline: float) -> Agent:
     def talk(stream: ProcessStream, vantage: Vantage) -> Prober:
         prober = StreamProber(stream.reader, stream.writer, vantage)
         try:
-            return prober.start(envelope(archive()), deadline=deadline + _SPARE)
+            return prober.start(envelope(archive(raw=raw)), deadline=deadline + _SPARE)
         except ProberLost as error:
             raise OSError(str(error)) from None
 
@@ -481,3 +482,4 @@ def _agreed(creates: tuple[str, ...], asked: Asked) -> bool:
 
 
 _SPARE = 30.0
+_RAW = ("raw", "netadmin", "sysadmin")  # profiles of the debug container that may send packets of their own
