@@ -21,11 +21,10 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 CASES = ROOT / "tests" / "cases"
 
-FLOOR = {"rank 1": 0.93, "top three": 0.93, "verdict": 0.94, "wrong with confidence": 0.0, "silent on healthy": 0.97}
+FLOOR = {"rank 1": 0.95, "top three": 0.95, "verdict": 0.95, "wrong with confidence": 0.0, "silent on healthy": 1.0}
 """Shares of the cases that they apply to; `wrong with confidence` is the highest allowed, the others the lowest.
 
-Set under what was measured (96 %, 96 %, 98 %, 0, 100 % of 170 cases), with room for one or two where a busy machine loses
-packets of its own; none for a wrong answer given with confidence."""
+`top three` was 1.0 while only the lab's scenarios counted; five of the recorded cases have no cause yet that fits them."""
 
 
 @dataclass(frozen=True, slots=True)
