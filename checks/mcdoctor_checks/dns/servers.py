@@ -564,8 +564,10 @@ def _stub(facts: Facts, seen: View, looks: list[Look], own: list[Look]) -> Itera
     theirs = [k for k in looks if k.server in servers and k.name == seen.target]
     if zone is None or origin is None or not theirs or {k.server for k in theirs} != set(servers):
         return
-    dead = all(k.kind in ("silent", "closed", "unreachable") for k in theirs)
-    if dead and own and not any(k.kind == "address" for k in own):
+    dead = not any(k.kind in ANSWERED for k in theirs)
+    # Who hears nothing from its own servers either is shut off from DNS: the silence of others says nothing.
+    heard = any(k.server in seen.servers and k.kind in ANSWERED for k in (*seen.looks, *seen.near))
+    if dead and heard and own and not any(k.kind == "address" for k in own):
         at = sockets(facts, seen.target)
         args: Args = {"zone": zone, "target": shown(at.get(s, s) for s in servers), "config": origin.name}
         yield finding("dns-zone-servers-silent", seen, args, [origin, *theirs, *own], subject=origin.subject)
