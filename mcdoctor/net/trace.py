@@ -7,7 +7,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from mcdoctor.models.facts import Fact, Trace, TraceHop
@@ -37,12 +37,7 @@ def probe(request: TracePath, vantage: Vantage, deadline: float) -> Iterator[Fac
     ttl = 1
     try:
         while ttl <= request.max_hops and not reached and time.monotonic() < deadline:
-            batch = [_send(request, address, t) for t in range(ttl, min(ttl + _AT_ONCE, request.max_hops + 1))]
-            try:
-                _collect(batch, address, min(deadline, time.monotonic() + request.timeout))
-            finally:
-                for one in batch:
-                    one.sock.close()
+            batch = _ask(request, address, range(ttl, min(ttl + _AT_ONCE, request.max_hops + 1)), deadline)
             hops += batch
             ttl += _AT_ONCE
             reached = any(h.reached for h in batch)
@@ -51,6 +46,12 @@ def probe(request: TracePath, vantage: Vantage, deadline: float) -> Iterator[Fac
                 break
             if len(quiet) == _GIVE_UP and all(quiet) and ttl > 2 * _AT_ONCE:
                 break
+        heard = max((h.ttl for h in hops if h.hop is not None), default=0)
+        holes = [h.ttl for h in hops if h.hop is None and h.ttl < heard][:_AT_ONCE]
+        if holes and time.monotonic() < deadline:
+            # A router that answers others first may have no ICMP left for this one: ask once more.
+            again = {one.ttl: one for one in _ask(request, address, holes, deadline) if one.hop is not None}
+            hops = [again.get(h.ttl, h) for h in hops]
     except OSError as error:
         reason = f"{request.protocol} packets cannot be sent here: {wire.errno_name(error.errno)}"
         yield wire.blind(vantage, Trace, address, reason)
@@ -77,6 +78,19 @@ def probe(request: TracePath, vantage: Vantage, deadline: float) -> Iterator[Fac
 def _final(hop: TraceHop) -> bool:
     """True for an ICMP error other than time-exceeded: the trace ends there."""
     return hop.icmp is not None and hop.icmp not in ("time-exceeded", "echo-reply", "syn-ack", "rst", "reply")
+
+
+def _ask(request: TracePath, address: str, ttls: Iterable[int], deadline: float) -> list[_Hop]:
+    """One packet per TTL, all at once."""
+    batch: list[_Hop] = []
+    try:
+        for ttl in ttls:
+            batch.append(_send(request, address, ttl))
+        _collect(batch, address, min(deadline, time.monotonic() + request.timeout))
+    finally:
+        for one in batch:
+            one.sock.close()
+    return batch
 
 
 def _send(request: TracePath, address: str, ttl: int) -> _Hop:

@@ -341,6 +341,13 @@ def test_a_trace_ends_where_packets_are_dropped_or_refused(net: Net) -> None:
     assert fact.hops[-1].icmp in ("admin-prohibited", "time-exceeded")
 
 
+def test_a_trace_asks_again_where_an_answer_was_lost(net: Net) -> None:
+    net.rules("o icmp type time-exceeded numgen inc mod 100 0 drop")  # the first of a hundred
+    (fact,) = net.ask(TracePath(address=net.SERVER, protocol="udp", timeout=0.5))
+    assert isinstance(fact, Trace)
+    assert [h.address for h in fact.hops] == ["10.9.1.1", net.SERVER]
+
+
 # --- path MTU --------------------------------------------------------------------------------------------------------
 
 

@@ -198,9 +198,13 @@ def _ends_before_node(facts: Facts, services: list[Reach], good: list[Reach]) ->
     seen = any(h.ttl == node and h.address for h in whole.hops)
     behind = {h.address for h in whole.hops if h.ttl >= node}
     turned = answered[-1].icmp if answered else None
-    # A reset bears the destination's address, an ICMP error that of whoever sent it.
-    refused = last <= node and (
-        turned == "rst" or (turned not in (None, "time-exceeded", "syn-ack") and answered[-1].address not in behind)
+    # A reset bears the destination's address, an ICMP error that of whoever sent it: a router before the node, even
+    # when its answers to lower hop limits were lost and a later one was heard first.
+    before = {h.address for h in whole.hops if h.address and h.ttl < node} - behind
+    error = turned not in (None, "rst", "time-exceeded", "syn-ack")
+    sender = answered[-1].address if answered else None
+    refused = (turned == "rst" and last <= node) or (
+        error and sender not in behind and (last <= node or sender in before)
     )
     if not refused and (short.reached or not seen or last >= node):
         return None
