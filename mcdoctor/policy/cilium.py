@@ -68,7 +68,7 @@ CIDR_GROUP = (GROUP, "CiliumCIDRGroup")
 LAYER = "cilium"
 ENTITIES = (
     "all", "world", "world-ipv4", "world-ipv6", "cluster", "host", "init", "ingress", "unmanaged", "remote-node",
-    "health", "none", "kube-apiserver",
+    "health", "none", "kube-apiserver", "cluster-mesh",
 )  # fmt: skip
 _MOST_ITEMS = 40
 
@@ -335,23 +335,24 @@ _PATTERN = re.compile(r"([-a-zA-Z0-9_*]+[.]?)+\Z")
 _DNS_CHARACTER = "[-a-z0-9_]"
 
 
-def name_expression(pattern: str) -> re.Pattern[str]:
+def name_expression(pattern: str, *, whole_labels: bool = True) -> re.Pattern[str]:
     """A matchName or matchPattern as a regular expression over lower-case names without the trailing dot.
 
-    `*` stays inside a label, `**.` in front stands for whole labels, `*` alone for every name.
+    `*` stays inside a label and alone stands for every name. `whole_labels` (Cilium 1.19 and later): `**.` in front
+    stands for whole labels; before, several stars mean no more than one.
     """
     pattern = pattern.strip().lower().rstrip(".")
-    if set(pattern) == {"*"}:
+    if pattern == "*" or (whole_labels and set(pattern) == {"*"}):
         return re.compile(rf"{_DNS_CHARACTER}+(\.{_DNS_CHARACTER}+)*\Z")
     front = ""
     found = re.match(r"\*{2,}\.", pattern)
-    if found:
+    if found and whole_labels:
         front, pattern = rf"{_DNS_CHARACTER}+(\.{_DNS_CHARACTER}+)*\.", pattern[found.end() :]
     parts = re.split(r"\*+", pattern)
     return re.compile(front + f"{_DNS_CHARACTER}*".join(map(re.escape, parts)) + r"\Z")
 
 
-def _dns_name(field: Field) -> tuple[str, re.Pattern[str]]:
+def _dns_name(field: Field, reader: Reader) -> tuple[str, re.Pattern[str]]:
     field.mapping()
     name, pattern = field["matchName"], field["matchPattern"]
     if name.present == pattern.present:
@@ -360,7 +361,8 @@ def _dns_name(field: Field) -> tuple[str, re.Pattern[str]]:
     text = chosen.text("")
     if not (len(text) <= 255 and (_PATTERN if chosen is pattern else _NAME).match(text)) and text:
         raise Refused(chosen.pointer, f"{text!r} is not a DNS name" + (" pattern" if chosen is pattern else ""))
-    return text, name_expression(text) if text else re.compile(r"(?!)")
+    whole_labels = reader.config.before(1, 19) is not True
+    return text, name_expression(text, whole_labels=whole_labels) if text else re.compile(r"(?!)")
 
 
 def _service(field: Field, reader: Reader, namespace: str) -> ServicePeer:
@@ -380,6 +382,8 @@ def _service(field: Field, reader: Reader, namespace: str) -> ServicePeer:
         elif not by_name.present or service.name != name:
             continue
         if service.selector:
+            if reader.config.before(1, 17):
+                continue  # toServices then meant the addresses of Services without a selector only
             own = tuple(Term("any", k, IN, (v,)) for k, v in sorted(service.selector.items()))
             labels.append(LabelPeer((*own, Term("k8s", POD_NAMESPACE, IN, (service.namespace,))), False, field.pointer))
         else:
@@ -402,9 +406,12 @@ def _peers(
     """The peers of a rule; None where the rule names none, () where it names an empty list."""
     names = [n for n in _PEERS[direction] if not (deny and n == "toFQDNs") and field[n].present]
     used = [n for n in names if any(True for _ in field[n].items())]
+    if len(used) > 1 and not (deny and reader.config.before(1, 17)):
+        why = f"may not be combined with {used[0]} in one rule: Cilium takes no such policy; use a rule for each"
+        raise Refused(field[used[1]].pointer, why)
     if not used:
         return () if any(n not in ("toServices", "toGroups", "fromGroups", "toFQDNs") for n in names) else None
-    # Several kinds of peers in one rule are OR'ed; versions that could not combine them refused the rule.
+    # Several kinds of peers (in denying rules, which were not checked before 1.17) are OR'ed.
     found: list[Peer] = []
     for name, item in [(each, item) for each in used for item in field[each].items()]:
         match name.removeprefix("from").removeprefix("to"):
@@ -415,7 +422,8 @@ def _peers(
             case "CIDRSet":
                 found.append(_cidr_set(item, reader, ref))
             case "Entities":
-                found.append(EntityPeer(item.choice(ENTITIES), item.pointer))
+                older = reader.config.before(1, 20)  # does not know the last one
+                found.append(EntityPeer(item.choice(ENTITIES[:-1] if older else ENTITIES), item.pointer))
             case "Nodes":
                 if reader.config.node_labels is False:
                     raise Refused(field[name].pointer, f"{name} needs enable-node-selector-labels")
@@ -423,7 +431,7 @@ def _peers(
             case "Services":
                 found.append(_service(item, reader, namespace))
             case "FQDNs":
-                found.append(NamePeer(*_dns_name(item), item.pointer))
+                found.append(NamePeer(*_dns_name(item, reader), item.pointer))
             case _:
                 item.mapping()
                 found.append(GroupPeer(item.pointer))
@@ -524,12 +532,12 @@ def _http(field: Field) -> HttpRule:
     )
 
 
-def _layer7(field: Field, direction: Direction, nodes: bool, any_ports: bool) -> Layer7:
+def _layer7(field: Field, direction: Direction, nodes: bool, any_ports: bool, reader: Reader) -> Layer7:
     """`rules` of a port rule; None where it holds none."""
     field.mapping()
     http = tuple(_http(item) for item in field["http"].items())
     kafka = tuple(item.mapping() and "kafka" for item in field["kafka"].items())
-    dns = tuple(_dns_name(item) for item in field["dns"].items())
+    dns = tuple(_dns_name(item, reader) for item in field["dns"].items())
     proto = field["l7proto"].text("")
     other = tuple(item.strings() and "l7" for item in field["l7"].items())
     if other and not proto:
@@ -564,7 +572,7 @@ def _port_rule(field: Field, direction: Direction, deny: bool, nodes: bool, read
     if len(listed) > _MOST_ITEMS:
         raise Refused(field["ports"].pointer, f"too many ports, the most is {_MOST_ITEMS}")
     parsed = [(item, _port(item, reader, has_dns)) for item in listed]
-    layer7 = _layer7(rules, direction, nodes, bool(listed))
+    layer7 = _layer7(rules, direction, nodes, bool(listed), reader)
     if layer7 is not None:
         for item, port in parsed:
             tcp = isinstance(port, (Ports, PortName)) and port.protocols == ("TCP",)
@@ -647,6 +655,8 @@ def _rule(
         if deny:  # only allowing rules have their Services resolved (pkg/policy/k8s/service.go)
             peers = tuple(ServicePeer((), (), p.pointer) for p in peers)
         loose = bool(listed) and not any(isinstance(p, ServicePeer) and (p.labels or p.blocks) for p in peers)
+        if ports and not deny and reader.config.before(1, 17) and not reader.config.before(1, 14):
+            raise Refused(field["toPorts"].pointer, "may not be combined with toServices before Cilium 1.17")
         if listed:
             risk = "toServices beside toPorts: where it selects no Service, some versions open the port to everyone"
             reader.warnings.append(Refusal(ref, field["toServices"].pointer, risk, fatal=False))
@@ -1076,11 +1086,11 @@ class Cilium:
         if entity == "all":
             return True
         if isinstance(end, Pod) and not end.host_network:
-            return entity == "cluster" and end.cluster == self.cluster
+            return entity == "cluster-mesh" or (entity == "cluster" and end.cluster == self.cluster)
         match entity, end:
-            case "cluster", Pod() | Node():
+            case "cluster" | "cluster-mesh", Pod() | Node():
                 return True
-            case "cluster", _:
+            case "cluster" | "cluster-mesh", _:
                 # An API server outside counts as `cluster` too; an address is not taken for one without a sign of it.
                 return self.is_api_server(end, packet) is True
             case "kube-apiserver", _:
@@ -1287,7 +1297,7 @@ class Cilium:
         if rule.authentication == "test-always-fail":
             return NO
         if rule.loose:
-            if self.config.before(1, 19):
+            if self.config.before(1, 19) and not self.config.before(1, 14):
                 return NO
             loose = Doubt("toServices selects no Service here: beside toPorts, some versions then open the port to all")
             by = Deciding(policy.ref, rule.pointer, packet.direction, effect)
@@ -1383,6 +1393,8 @@ class Cilium:
         closed = closed or (self._closed(direction) if always else ())
         told = ", ".join(str(by.ref) for by in closed)
         shut = f"{told} isolate{'s' if len(closed) == 1 else ''} {packet.subject} and no rule matches"
+        if packet.http is not None and self._answered(chosen, packet):
+            shut += ": the connection is taken, the proxy answers the request with 403"
         admitted = tuple(o.by for _, o in allows if o.match is True and o.by)
         if not surely and not isolating:
             return [*branches, Branch(Effect.NEXT, why="no policy isolates it", doubts=escaped)]
@@ -1409,6 +1421,17 @@ class Cilium:
             last.append(Doubt("a pod reaching itself by its own address is left to the plugin (kubernetes#95879)"))
             branches.append(Branch(Effect.ALLOW, (), "traffic of a pod to itself", (last[-1], *escaped)))
         return [*branches, Branch(Effect.DENY, closed, shut, tuple(last))]
+
+    def _answered(self, chosen: Sequence[tuple[Policy, Match]], packet: Packet) -> bool:
+        """Would a rule for requests let the connection in, whatever the request is?"""
+        for policy, _ in chosen:
+            side = policy.sides[packet.direction]
+            for rule in side.allows:
+                ports = tuple(replace(p, layer7=None) for p in rule.ports or () if isinstance(p.layer7, tuple))
+                anyway = replace(rule, ports=ports)
+                if ports and self.weigh(policy, anyway, packet, "allow", side.requires).match is True:
+                    return True
+        return False
 
     def _closed(self, direction: Direction) -> tuple[Deciding, ...]:
         """The setting that isolates every pod."""

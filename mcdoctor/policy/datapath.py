@@ -110,13 +110,16 @@ def conclude(
     covers = {CNIS.get(each) for each in found} if found else {None}
     agreed = covers.pop() if len(covers) == 1 else None
     nodes: bool | None = True
+    own_node = False
     if "cilium" in systems:
-        modes = [
-            data.get("policy-cidr-match-mode", "")
+        settings = [
+            data
             for obj in objects.get(("", "ConfigMap"), ())
             if obj.ref.name == "cilium-config" and isinstance(data := obj.raw.get("data"), dict)
         ]
-        nodes = any("nodes" in str(mode) for mode in modes) if modes else (None if len(systems) > 1 else False)
+        modes = [str(data.get("policy-cidr-match-mode", "")) for data in settings]
+        nodes = any("nodes" in mode for mode in modes) if modes else (None if len(systems) > 1 else False)
+        own_node = any(str(data.get("allow-localhost", "")).strip().lower() == "policy" for data in settings)
     return Datapath(
         cni=cni,
         systems=tuple(systems) or ("kubernetes",),
@@ -125,4 +128,5 @@ def conclude(
         ipblock_covers_nodes=nodes,
         icmp_isolated=True if cni in ("calico", "cilium") else None,
         enforces_network_policy=cni not in ("flannel", "none"),
+        asks_for_own_node=own_node and systems == ["cilium"],
     )

@@ -71,11 +71,13 @@ def loopback(ip: Ip) -> bool:
     return ip.value >> 24 == 127 if ip.version == 4 else ip.value == 1
 
 
-def exempt(packet: Packet) -> str | None:
+def exempt(packet: Packet, datapath: Datapath) -> str | None:
     """Why no network policy is asked at all, or None."""
     source, destination = packet.source, packet.destination
     if any(loopback(ip) for ip in packet.ips(destination)):
         return "loopback traffic never leaves the pod"
+    if datapath.asks_for_own_node:
+        return None
     if packet.direction is Direction.INGRESS and isinstance(destination, Pod) and not destination.host_network:
         if isinstance(source, Node) and destination.node == source.name and source.cluster == destination.cluster:
             return f"a node always reaches its own pods ({source} runs {destination})"
@@ -140,7 +142,7 @@ def decide(
     """
     seen = wire or packet
     found: list[LayerDecision] = []
-    reason = exempt(seen)
+    reason = exempt(seen, datapath)
     if reason is not None:
         step = Step("exempt", reason)
         found.append(LayerDecision("exempt", Decision(Verdict.ALLOWED, (), reason, (), (step,))))

@@ -249,7 +249,11 @@ def _path(engine: Engine, question: Question, source: Found, backend: Backend, v
     service = backend.service
     if isinstance(end, Outside) and remote and service is not None and service.type in ("LoadBalancer", "NodePort"):
         notes: list[str] = []
-        seen = client_seen(world.clusters[backend.cluster], end, backend.end, service, notes)
+        cluster = world.clusters[backend.cluster]
+        seen = client_seen(cluster, end, backend.end, service, notes)
+        if "cilium" in cluster.datapath.systems and end not in seen:
+            seen = (*seen, end)
+            notes.append("Cilium may keep the client's address: with DSR, and where that node runs the pod itself")
         packets = [ask.packet(backend.cluster, Direction.INGRESS, s, backend.end, backend.port) for s in seen]
         return Path((Leg("destination", tuple(packets)),), "load-balancer", tuple(notes))
     return direct(ask, end, backend.end, backend.port, source.cluster, backend.cluster)

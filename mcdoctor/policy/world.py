@@ -220,7 +220,8 @@ class Datapath:
     """Who enforces the L3/L4 policies of a cluster, and the points on which plugins differ. None = not known.
 
     `systems`: "cilium" and "calico" where those enforce their own kinds (Kubernetes policies included), else
-    ("kubernetes",). `evidence` says what it was concluded from.
+    ("kubernetes",). `evidence` says what it was concluded from. `asks_for_own_node`: a node's traffic to its own pods
+    needs a rule too (Cilium with `allow-localhost: policy`).
     """
 
     cni: str | None
@@ -230,6 +231,7 @@ class Datapath:
     ipblock_covers_nodes: bool | None
     icmp_isolated: bool | None
     enforces_network_policy: bool = True
+    asks_for_own_node: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -96,10 +96,11 @@ def egress(*objects: dict[str, Any], target: Any = OUTSIDE, **rest: Any) -> str:
         ([cnp("x", ingress=[FROM_WEB]), cnp("y", ingressDeny=[FROM_WEB])], WEB, "denied"),
         ([cnp("y", ingressDeny=[FROM_WEB])], BATCH, "denied"),
         ([cnp("y", ingressDeny=[FROM_WEB], ingress=[{"fromEntities": ["all"]}])], BATCH, "allowed"),
-        # inside one rule AND, several peer fields OR, between rules OR
+        # inside one rule AND, between rules OR
         ([cnp("x", ingress=[FROM_WEB | PORT])], WEB, "allowed"),
         ([cnp("x", ingress=[FROM_WEB | {"toPorts": [{"ports": [{"port": "9", "protocol": "TCP"}]}]}])], WEB, "denied"),
-        ([cnp("x", ingress=[FROM_WEB | {"fromEntities": ["world"]}])], OUTSIDE, "allowed"),
+        ([cnp("x", ingress=[{"fromEndpoints": [{"matchLabels": {"app": "none"}}, {"matchLabels": {"app": "web"}}]}])], WEB, "allowed"),
+        ([cnp("x", ingress=[FROM_WEB, {"fromEntities": ["world"]}])], OUTSIDE, "allowed"),
         ([cnp("x", ingress=[{"fromEndpoints": [{"matchLabels": {"app": "none"}}]}, PORT])], BATCH, "allowed"),
         ([cnp("x", ingress=[{"fromEndpoints": []} | PORT])], BATCH, "denied"),
         # scopes: own namespace unless one is named; {} = all endpoints of the own namespace
@@ -360,3 +361,308 @@ def test_what_would_be_refused_is_named_and_the_rest_stands(policy: Any, field: 
     engine = one(*WORLD, policy, cnp("closed", ingress=[{}]), cni="cilium")
     assert [r.field for r in engine.refusals] == [field]
     assert ask(engine, Question(WEB, API, 8080)).ingress == "denied"
+
+
+# --- the rest of the rows --------------------------------------------------------------------------------------------
+
+FROM_BATCH = {"fromEndpoints": [{"matchLabels": {"app": "batch"}}]}
+TO_API = {"toEndpoints": [{"matchLabels": {"app": "api"}}]}
+TO_BATCH = {"toEndpoints": [{"matchLabels": {"app": "batch"}}]}
+OTHER_PORT = {"toPorts": [{"ports": [{"port": "9", "protocol": "TCP"}]}]}
+
+
+def out(*rules: Any, deny: Any = (), **spec: Any) -> dict[str, Any]:
+    """A policy of pod shop/web for what leaves it."""
+    sections = {k: list(v) for k, v in (("egress", rules), ("egressDeny", deny)) if v}
+    return cnp("out", labels={"app": "web"}, **sections, **spec)
+
+
+@pytest.mark.parametrize(
+    ("policies", "expected"),
+    [
+        ([out(TO_API)], "allowed"),
+        ([out(TO_BATCH)], "denied"),  # default deny, egress as well as ingress
+        ([out({})], "denied"),  # an empty rule allows nothing
+        ([out(deny=[TO_BATCH])], "denied"),  # a deny section alone
+        ([out(deny=[TO_BATCH], enableDefaultDeny={"egress": False})], "allowed"),
+        ([out(TO_BATCH, enableDefaultDeny={"egress": False})], "allowed"),
+        ([out(TO_BATCH, enableDefaultDeny={"egress": False}), out(TO_BATCH, enableDefaultDeny={"egress": True}) | {"metadata": {"namespace": "shop", "name": "y"}}], "denied"),
+        ([out(TO_API, deny=[TO_API])], "denied"),  # in one object
+        ([out(TO_API), ccnp("wide", endpointSelector={}, egressDeny=[TO_API])], "denied"),  # whatever the object
+        ([out(TO_API), ccnp("wide", endpointSelector={}, egressDeny=[TO_API | OTHER_PORT])], "allowed"),  # deny of a port
+        ([out(TO_API | PORT)], "allowed"),
+        ([out(TO_API | OTHER_PORT)], "denied"),
+        ([out(TO_BATCH, PORT)], "allowed"),  # between rules OR: that port to anyone
+        ([out(TO_BATCH, OTHER_PORT)], "denied"),
+        ([out({"toCIDR": ["10.0.0.0/8"]})], "denied"),  # never managed pods
+        ([out({"toCIDRSet": [{"cidr": "0.0.0.0/0"}]})], "denied"),
+        ([out({"toEntities": ["cluster"]})], "allowed"),
+        ([network_policy("shop", "np", {"podSelector": {}, "policyTypes": ["Egress"], "egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]})], "denied"),
+        ([out(TO_BATCH), network_policy("shop", "np", {"podSelector": {}, "policyTypes": ["Egress"], "egress": [{"to": [{"podSelector": {}}]}]})], "allowed"),
+        ([out(deny=[TO_API]), network_policy("shop", "np", {"podSelector": {}, "policyTypes": ["Egress"], "egress": [{}]})], "denied"),
+    ],
+)  # fmt: skip
+def test_egress(policies: list[Any], expected: str) -> None:
+    assert egress(*policies, target=API) == expected
+
+
+@pytest.mark.parametrize(
+    ("rules", "source", "port", "expected"),
+    [
+        ([FROM_WEB, PORT], WEB, 9, "allowed"),  # any port from A
+        ([FROM_WEB, PORT], BATCH, 8080, "allowed"),  # and that port from anyone
+        ([FROM_WEB, PORT], BATCH, 9, "denied"),
+        ([FROM_WEB | PORT, FROM_BATCH | OTHER_PORT], WEB, 9, "denied"),
+    ],
+)
+def test_rules_are_joined_by_or_and_parts_of_one_by_and(
+    rules: list[Any], source: Any, port: int, expected: str
+) -> None:
+    assert ingress(cnp("x", ingress=rules), source=source, port=port) == expected
+
+
+@pytest.mark.parametrize(
+    ("policy", "target", "expected"),
+    [
+        (cnp("x", home="data", labels={"app": "api"}, ingress=[{}]), API, "allowed"),  # a CNP selects in its namespace
+        (ccnp("x", endpointSelector={"matchLabels": {"app": "api"}}, ingress=[{}]), API, "denied"),
+        (ccnp("x", endpointSelector={}, ingress=[{}]), TOOL, "denied"),
+        (ccnp("x", endpointSelector={"matchLabels": {"k8s:io.kubernetes.pod.namespace": "data"}}, ingress=[{}]), API, "allowed"),
+        (ccnp("x", endpointSelector={}, ingress=[{}]), PodName("data", "agent"), "allowed"),  # managed endpoints only
+    ],
+)  # fmt: skip
+def test_the_scope_of_endpoint_selectors(policy: Any, target: Any, expected: str) -> None:
+    assert ingress(policy, target=target) == expected
+
+
+# pkg/policy/api/rule_validation.go of 1.14.10, 1.16.6, 1.17.6, 1.18.5, 1.19.1, 1.20.2: "combining %s and %s is not
+# supported yet"; since cilium#3015 (1.0). ingress.go: "Only one of these members may be present within an individual
+# rule". Denying rules are looked at since 1.17.
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"ingress": [FROM_WEB | {"fromEntities": ["world"]}]}, "/spec/ingress/0/fromEntities"),
+        ({"ingress": [FROM_WEB | {"fromCIDR": ["10.0.0.0/8"]}]}, "/spec/ingress/0/fromCIDR"),
+        ({"ingress": [{"fromCIDR": ["10.0.0.0/8"], "fromCIDRSet": [{"cidr": "10.0.0.0/8"}]}]}, "/spec/ingress/0/fromCIDRSet"),
+        ({"ingressDeny": [FROM_WEB | {"fromEntities": ["world"]}]}, "/spec/ingressDeny/0/fromEntities"),
+        ({"egress": [TO_API, TO_API | {"toCIDR": ["10.0.0.0/8"]}]}, "/spec/egress/1/toCIDR"),
+        ({"egress": [{"toFQDNs": [{"matchName": "a.org"}], "toEntities": ["world"]}]}, "/spec/egress/0/toFQDNs"),
+        ({"egress": [TO_API | {"toServices": [{"k8sService": {"serviceName": "api"}}]}]}, "/spec/egress/0/toServices"),
+        ({"egressDeny": [TO_API | {"toCIDR": ["10.0.0.0/8"]}]}, "/spec/egressDeny/0/toCIDR"),
+    ],
+)  # fmt: skip
+def test_kinds_of_peers_cannot_be_combined_in_one_rule(spec: Any, field: str) -> None:
+    engine = one(*WORLD, cnp("mixed", **spec), cnp("closed", ingress=[{}]), cni="cilium")
+    assert [(r.ref.name, r.field, r.fatal) for r in engine.refusals] == [("mixed", field, True)]
+    found = ask(engine, Question(WEB, API, 8080))
+    assert found.ingress == "denied"  # the rest stands
+    assert "not counted: CiliumNetworkPolicy shop/mixed" in found.reason
+
+
+def version(tag: str) -> dict[str, Any]:
+    agent = pod("kube-system", "cilium-x", {"k8s-app": "cilium"}, containers=("cilium-agent",), host_network=True)
+    agent["spec"]["containers"][0]["image"] = f"quay.io/cilium/cilium:{tag}"
+    return agent
+
+
+def test_denying_rules_with_several_kinds_of_peers_counted_before_1_17() -> None:
+    mixed = cnp("x", ingressDeny=[FROM_WEB | {"fromEntities": ["world"]}], enableDefaultDeny={"ingress": False})
+    assert [ingress(mixed, version("v1.16.6"), source=s) for s in (WEB, OUTSIDE, BATCH)] == ["denied", "denied", "allowed"]  # fmt: skip
+    engine = one(*WORLD, mixed, version("v1.17.6"), cni="cilium")
+    assert [r.field for r in engine.refusals] == ["/spec/ingressDeny/0/fromEntities"]
+
+
+def test_services_beside_ports_and_services_with_a_selector_by_version() -> None:
+    """rule_validation.go: l3DependentL4Support of ToServices is false in 1.14 to 1.16; cilium#20067, cilium#34208."""
+    to_service = {"toServices": [{"k8sService": {"serviceName": "api", "namespace": "shop"}}]}
+    both = out(to_service | PORT)
+    engine = one(*WORLD, both, version("v1.16.6"), cni="cilium")
+    assert [(r.field, r.fatal) for r in engine.refusals] == [("/spec/egress/0/toPorts", True)]
+    for tag in ("v1.17.6", "v1.20.2"):
+        assert egress(both, version(tag), target=API) == "allowed"
+        assert egress(both, version(tag), target=BATCH) == "denied"
+        assert egress(both, version(tag)) == "denied"
+    assert egress(both, version("v1.11.20")) == "unknown"  # the port open to the world
+    assert (
+        egress(out(to_service), version("v1.16.6"), target=API) == "denied"
+    )  # addresses of selectorless Services only
+    assert egress(out(to_service), version("v1.17.6"), target=API) == "allowed"
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "expected"),
+    [
+        ("host", NodeName("n1"), "allowed"),
+        ("remote-node", WEB, "denied"),
+        ("remote-node", PodName("data", "agent"), "allowed"),  # the host network has the node's identity
+        ("kube-apiserver", WEB, "denied"),
+        ("kube-apiserver", OUTSIDE, "denied"),
+        ("ingress", WEB, "denied"),
+        ("init", WEB, "denied"),
+        ("unmanaged", WEB, "denied"),
+        ("health", NodeName("n2"), "denied"),
+        ("world", NodeName("n2"), "denied"),
+        ("all", WEB, "allowed"),
+        ("all", NodeName("n2"), "allowed"),
+        ("none", WEB, "denied"),
+        ("cluster-mesh", WEB, "allowed"),  # layer3.rst of 1.20
+        ("cluster-mesh", OUTSIDE, "denied"),
+    ],
+)
+def test_more_entities(name: str, source: Any, expected: str) -> None:
+    assert ingress(cnp("x", ingress=[{"fromEntities": [name]}]), source=source) == expected
+
+
+def test_the_entity_cluster_mesh_holds_meshed_pods_and_older_agents_refuse_it() -> None:
+    everywhere = cnp("x", ingress=[{"fromEntities": ["cluster-mesh"]}])
+    assert mesh(everywhere) == "allowed"
+    engine = one(*WORLD, everywhere, version("v1.19.1"), cni="cilium")
+    assert [r.field for r in engine.refusals] == ["/spec/ingress/0/fromEntities/0"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "source", "expected"),
+    [
+        ({}, NodeName("n1"), "allowed"),
+        ({"allow_localhost": "auto"}, NodeName("n1"), "allowed"),
+        ({"allow_localhost": "policy"}, NodeName("n1"), "denied"),  # layer3.rst: "to disable this behavior"
+        ({"allow_localhost": "policy"}, NodeName("n2"), "denied"),
+    ],
+)
+def test_a_node_and_its_own_pods(setting: dict[str, str], source: Any, expected: str) -> None:
+    assert ingress(cnp("x", ingress=[FROM_WEB]), config(**setting), source=source) == expected
+    assert (
+        ingress(cnp("x", ingress=[{"fromEntities": ["host"]}]), config(**setting), source=NodeName("n1")) == "allowed"
+    )
+
+
+@pytest.mark.parametrize(
+    ("items", "asked", "expected"),
+    [
+        ([{"port": "8080", "protocol": "ANY"}], (8080, "SCTP"), "allowed"),
+        ([{"port": "8080", "protocol": "SCTP"}], (8080, "SCTP"), "allowed"),
+        ([{"port": "8080", "protocol": "SCTP"}], (8080, "TCP"), "denied"),
+        ([{"port": "0"}], (65535, "UDP"), "allowed"),
+        ([{"port": "0", "protocol": "UDP"}], (1, "TCP"), "denied"),
+        ([{"port": "9"}, {"port": "8080", "protocol": "TCP"}], (8080, "TCP"), "allowed"),
+        ([{"port": "dns", "protocol": "UDP"}], (53, "UDP"), "allowed"),
+        ([{"port": "dns"}], (53, "UDP"), "allowed"),  # ANY: whatever the container port's protocol is
+        ([{"port": "dns"}], (53, "TCP"), "denied"),
+        ([{"port": "nosuch"}], (8080, "TCP"), "denied"),
+    ],
+)
+def test_more_ports(items: list[Any], asked: tuple[int, str], expected: str) -> None:
+    rule = cnp("x", ingress=[FROM_WEB | {"toPorts": [{"ports": items}]}])
+    assert ingress(rule, port=asked[0], protocol=asked[1]) == expected
+
+
+@pytest.mark.parametrize(
+    ("rules", "asked", "expected"),
+    [
+        ([FROM_WEB | http({"method": "GET|HEAD"})], GET, "allowed"),
+        ([FROM_WEB | http({"method": "GE"})], GET, "denied"),  # anchored
+        ([FROM_WEB | http({"path": "/api/x"})], GET, "allowed"),
+        ([FROM_WEB | http({"method": "GET", "path": "/none"})], GET, "denied"),  # both
+        ([FROM_WEB | http({"headers": ["X"]})], GET, "allowed"),
+        ([FROM_WEB | http({"headerMatches": [{"name": "X", "value": "2"}]})], GET, "denied"),
+        ([FROM_WEB | http({"headerMatches": [{"name": "X", "value": "1"}]})], GET, "allowed"),
+        *[([FROM_WEB | http({"headerMatches": [{"name": "X", "value": "2", "mismatch": action}]})], GET, "allowed")
+          for action in ("ADD", "DELETE", "REPLACE")],  # changed or logged, not refused
+        ([FROM_WEB | http({"method": "POST"}), FROM_BATCH | PORT], GET, "denied"),  # another peer widens nothing
+        ([FROM_WEB | http({"method": "POST"}), PORT], GET, "allowed"),  # L4 alone, for the same peer too
+        ([FROM_WEB | http({"method": "POST"}), {"fromEntities": ["cluster"]}], GET, "allowed"),
+        ([FROM_WEB | http({}), FROM_WEB | http({"method": "POST"})], None, "allowed"),  # a rule for all requests
+    ],
+)  # fmt: skip
+def test_more_l7(rules: list[Any], asked: Http | None, expected: str) -> None:
+    assert ingress(cnp("x", ingress=rules), http=asked) == expected
+
+
+def test_a_refused_request_is_answered_and_not_dropped() -> None:
+    found = answer(cnp("x", ingress=[FROM_WEB | http({"method": "POST"})]), http=GET)
+    assert found.ingress == "denied" and "answers the request with 403" in found.reason
+    found = answer(cnp("x", ingress=[FROM_WEB | http({"method": "POST"})]), source=BATCH, http=GET)
+    assert found.ingress == "denied" and "403" not in found.reason
+
+
+def test_a_deny_rule_cannot_look_into_requests() -> None:
+    """The CRD has no `rules` there: all requests on the port are denied, and that is said."""
+    deny = cnp("x", ingress=[{"fromEntities": ["all"]}], ingressDeny=[FROM_WEB | http({"method": "POST"})])
+    engine = one(*WORLD, deny, cni="cilium")
+    assert [(r.field, r.fatal) for r in engine.refusals] == [("/spec/ingressDeny/0/toPorts/0/rules", False)]
+    assert ask(engine, Question(WEB, API, 8080, http=GET)).ingress == "denied"
+    assert ask(engine, Question(WEB, API, 9)).ingress == "allowed"
+
+
+@pytest.mark.parametrize(
+    ("item", "name", "tag", "expected"),
+    [
+        ({"matchPattern": "part*ial.com"}, "part-extra-ial.com", "v1.20.2", "allowed"),  # layer3.rst
+        ({"matchPattern": "**.example.com"}, "a.b.example.com", "v1.19.1", "allowed"),  # `**.` since 1.19
+        ({"matchPattern": "**.example.com"}, "a.b.example.com", "v1.18.5", "denied"),
+        ({"matchPattern": "**.example.com"}, "a.example.com", "v1.18.5", "allowed"),
+        ({"matchPattern": "**.example.com"}, "example.com", "v1.20.2", "denied"),
+        ({"matchName": "EXAMPLE.com."}, "example.com", "v1.20.2", "allowed"),
+        ({"matchName": "example.com"}, "www.example.com", "v1.20.2", "denied"),
+    ],
+)
+def test_more_names(item: Any, name: str, tag: str, expected: str) -> None:
+    rules = cnp("x", labels={"app": "web"}, egress=[{"toFQDNs": [item]}, DNS])
+    assert egress(rules, version(tag), target=Fqdn(name), port=443) == expected
+
+
+def test_names_of_one_pod_are_learnt_by_its_own_dns_rule() -> None:
+    """fqdn rules hold what the proxy saw; only look-ups of other pods are proxied here."""
+    names = out({"toFQDNs": [{"matchName": "a.org"}]}, {"toEntities": ["cluster"]})
+    others = cnp("dns", labels={"app": "batch"}, egress=[DNS])
+    assert egress(names, others, target=Fqdn("a.org"), port=443) == "unknown"
+    narrow = {"toPorts": [{"ports": [{"port": "53"}], "rules": {"dns": [{"matchName": "b.org"}]}}], "toEndpoints": [{}]}
+    assert egress(out({"toFQDNs": [{"matchName": "a.org"}]}, narrow), target=Fqdn("a.org"), port=443) == "denied"
+
+
+@pytest.mark.parametrize(
+    ("policy_", "rule", "expected"),
+    [
+        ("Local", {"fromEntities": ["world"]}, "allowed"),  # the client's address is kept
+        ("Local", {"fromEntities": ["remote-node"]}, "denied"),
+        ("Cluster", {"fromEntities": ["world"]}, "unknown"),  # a node's, or with DSR the client's
+        ("Cluster", {"fromEntities": ["remote-node"]}, "unknown"),
+        ("Cluster", {"fromEntities": ["all"]}, "allowed"),
+        ("Cluster", FROM_BATCH, "denied"),
+    ],
+)
+def test_north_south_the_identity_hangs_on_how_traffic_comes_in(policy_: str, rule: Any, expected: str) -> None:
+    entry = service("shop", "entry", {"app": "api"}, [{"port": 80, "targetPort": 8080}], type="LoadBalancer", externalTrafficPolicy=policy_)  # fmt: skip
+    target = ServiceName("shop", "entry")
+    assert ingress(cnp("x", ingress=[rule]), entry, source=OUTSIDE, target=target, port=80) == expected
+
+
+def test_icmp_is_of_one_family_and_leaves_too() -> None:
+    echo = out({"icmps": [{"fields": [{"family": "IPv6", "type": 128}]}]})
+    assert egress(echo, icmp=Icmp(6, 128), port=None, target=Address(parse_ip("2001:db8::1"))) == "allowed"
+    assert egress(echo, icmp=Icmp(4, 8), port=None) == "denied"
+    assert egress(echo, port=443) == "denied"
+
+
+@pytest.mark.parametrize(
+    ("policies", "expected"),
+    [
+        ([config(enable_policy="always"), cnp("x", ingress=[FROM_WEB]), out(TO_API)], "allowed"),
+        ([config(enable_policy="always"), cnp("x", ingress=[FROM_WEB], enableDefaultDeny={"ingress": False})], "denied"),  # egress
+        ([config(enable_policy="never"), cnp("x", ingressDeny=[FROM_WEB])], "allowed"),
+        ([config(enable_policy="default"), cnp("x", ingress=[FROM_BATCH])], "denied"),
+    ],
+)  # fmt: skip
+def test_enforcement_modes(policies: list[Any], expected: str) -> None:
+    assert answer(*policies).verdict == expected
+
+
+def test_the_host_firewall_needs_its_own_allowances() -> None:
+    """ "Then health, kube-apiserver and the like must be allowed"; host.rst."""
+    wall = ccnp("wall", nodeSelector={}, ingress=[{"fromEntities": ["health"]}])
+    on = config(enable_host_firewall="true")
+    assert ingress(wall, on, source=NodeName("n2"), target=NodeName("n1"), port=10250) == "denied"
+    opened = ccnp("wall", nodeSelector={}, ingress=[{"fromEntities": ["health", "kube-apiserver", "remote-node"]}])
+    assert ingress(opened, on, source=NodeName("n2"), target=NodeName("n1"), port=10250) == "allowed"
+    assert egress(ccnp("wall", nodeSelector={}, egress=[{"toEntities": ["world"]}]), on, source=NodeName("n1")) == "allowed"  # fmt: skip
+    assert egress(ccnp("wall", nodeSelector={}, egress=[{"toEntities": ["world"]}]), on, source=NodeName("n1"), target=TOOL) == "denied"  # fmt: skip

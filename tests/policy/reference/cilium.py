@@ -55,6 +55,15 @@ def inside(address: str, cidr: str) -> bool:
     return ipaddress.ip_address(address) in ipaddress.ip_network(cidr, strict=False)
 
 
+def refused(spec: dict[str, Any]) -> bool:
+    """ "FromEndpoints, FromCIDR, FromCIDRSet and FromEntities are mutually exclusive. Only one of these members may be
+    present within an individual rule."
+    """
+    sections = [(s, "from") for s in ("ingress", "ingressDeny")] + [(s, "to") for s in ("egress", "egressDeny")]
+    rules = [(rule, side) for section, side in sections for rule in spec.get(section) or []]
+    return any(sum(bool(rule.get(side + f)) for f in ("Endpoints", "Entities", "CIDR", "CIDRSet")) > 1 for rule, side in rules)  # fmt: skip
+
+
 def l3(rule: dict[str, Any], side: str, end: Any, subject: dict[str, Any], objects: Objects, namespace: str) -> bool:
     fields = [f for f in ("Endpoints", "Entities", "CIDR", "CIDRSet") if side + f in rule]
     if not fields:
@@ -123,6 +132,8 @@ def direction_verdict(
         if policy["kind"] not in ("CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy"):
             continue
         namespace, spec = policy["metadata"].get("namespace", ""), policy["spec"]
+        if refused(spec):
+            continue
         if not selected(spec["endpointSelector"], subject, objects, namespace, True):
             continue
         allows, denies = spec.get(section) or [], spec.get(section + "Deny") or []
