@@ -371,7 +371,10 @@ def _one_family_fails(seen: View, verdicts: dict[str, tuple[Kind, list[Look]]]) 
             looks = seen.of(seen.host, type=type, server=server)
             kind = settled(looks)
             good = any(k.kind == "address" for k in seen.of(seen.host, type=other, server=server))
-            if good and kind in ("servfail", "nxdomain", "silent", "declined", "other"):
+            # What the C library was told through the same servers is one more look; a single silence is a lost packet.
+            spared = any(k.type == type and k.kind in ("empty", "address") for k in seen.through_libc())
+            once = kind == "silent" and len(looks) < 2
+            if good and not spared and not once and kind in ("servfail", "nxdomain", "silent", "declined", "other"):
                 yield finding(
                     "dns-one-family-fails",
                     seen,

@@ -93,6 +93,16 @@ def probe_name(world: World) -> Iterator[Fact]:
     ]
     wanted = 40 if world.options.symptom is Symptom.DNS_FLAPPING else 5
     second += [SampleDns(name=name, server=server, samples=wanted) for server in servers]
+    # One lost packet must not look like a server that mishandles a family.
+    failed = {(f.server, f.type) for f in facts if isinstance(f, DnsAnswer) and f.resolver == "direct" and _failed(f)}
+    second += [
+        AskDns(name=name, type=kind, server=server)
+        for server in servers
+        for kind in ("A", "AAAA")
+        for at, type in failed
+        if type == kind and _is(at, server)
+        for _ in range(2)
+    ]
     facts = list(_together(world, second))
     yield from facts
     if wanted == 5 and any(_varies(f) for f in facts if isinstance(f, DnsSeries)):
@@ -139,6 +149,10 @@ def _together(world: World, requests: list[ProbeRequest]) -> Iterator[Fact]:
     with ThreadPoolExecutor(max_workers=_TOGETHER, thread_name_prefix="dns") as pool:
         for facts in pool.map(world.ask, requests):
             yield from facts
+
+
+def _failed(answer: DnsAnswer) -> bool:
+    return answer.transport == "udp" and (answer.result != "answered" or answer.rcode == "SERVFAIL")
 
 
 def _varies(series: DnsSeries) -> bool:

@@ -566,12 +566,17 @@ def _stub(facts: Facts, seen: View, looks: list[Look], own: list[Look]) -> Itera
         return
     dead = not any(k.kind in ANSWERED for k in theirs)
     # Who hears nothing from its own servers either is shut off from DNS: the silence of others says nothing.
-    heard = any(k.server in seen.servers and k.kind in ANSWERED for k in (*seen.looks, *seen.near))
+    heard = any(k.server in seen.servers and _spoke(k) for k in (*seen.looks, *seen.near))
     if dead and heard and own and not any(k.kind == "address" for k in own):
         at = sockets(facts, seen.target)
         args: Args = {"zone": zone, "target": shown(at.get(s, s) for s in servers), "config": origin.name}
         yield finding("dns-zone-servers-silent", seen, args, [origin, *theirs, *own], subject=origin.subject)
         yield finding("dns-zone-leads-nowhere", seen, args, [origin], severity=Severity.NOTE, subject=origin.subject)
+
+
+def _spoke(look: Look) -> bool:
+    """True where a server has spoken: a C library says SERVFAIL also when none did."""
+    return look.kind in ANSWERED and not (look.libc is not None and look.kind == "servfail")
 
 
 def _each(looks: list[Look]) -> dict[str, Kind]:

@@ -61,9 +61,11 @@ def shape(fact: PathMtu) -> Shape:
 
 
 def _control_is_lost(fact: PathMtu) -> bool:
-    """Small packets sent between the sizes were lost too, more than one in five."""
+    """Small packets sent between the sizes were lost too: more than one in five, or of many TCP segments (for which no
+    kernel rations its answers) one in ten."""
     lost, sent = fact.control_lost or 0, fact.control_sent or 0
-    return lost >= 2 and lost > 0.2 * max(sent, lost)
+    rate = lost / max(sent, lost, 1)
+    return (lost >= 2 and rate > 0.2) or (fact.protocol == "tcp" and lost >= 3 and rate > 0.1)
 
 
 def settle_direction(shapes: Sequence[Shape], lossy: bool = False) -> Shape | None:
