@@ -11,6 +11,7 @@ default. Pass leaves the tier. Two policies of one priority that match with diff
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -131,7 +132,8 @@ class _Reader:
         return Chosen(chosen.bits & those, chosen.maybe & those)
 
     def namespaced(self, field: Field) -> Chosen:
-        for name in ("namespaceSelector", "podSelector"):
+        # The CRD of v1alpha2 leaves namespaceSelector out of what is required: then all namespaces are meant.
+        for name in ("podSelector",) if self.second else ("namespaceSelector", "podSelector"):
             if not field[name].present:
                 raise Refused(field[name].pointer, "required value")
         return self.pods(parse(field["namespaceSelector"]), parse(field["podSelector"]))
@@ -144,7 +146,8 @@ class _Reader:
 
     def peer(self, field: Field, egress: bool, action: str) -> Peer | None:
         """None: no field known to this reader."""
-        known = ("namespaces", "pods", *(("nodes", "networks", "domainNames") if egress else ()))
+        outside = ("nodes", "networks") if self.kind == BASELINE else ("nodes", "networks", "domainNames")
+        known = ("namespaces", "pods", *(outside if egress else ()))
         members = field.mapping()
         if not members:
             raise Refused(field.pointer, "must have exactly one field")
@@ -226,11 +229,15 @@ def _block(field: Field) -> Block:
         raise Refused(field.pointer, f"{field.value!r} is not a valid CIDR") from None
 
 
+_LABEL = r"[a-z0-9]([-a-z0-9_]*[a-z0-9])?"
+_DOMAIN = re.compile(rf"(\*\.)?({_LABEL}\.)+{_LABEL}\.?\Z", re.IGNORECASE)
+
+
 def _domain(field: Field) -> str:
-    name = field.text().rstrip(".").lower()
-    if not name or "*" in name.removeprefix("*."):
+    name = field.text()
+    if len(name) > 255 or not _DOMAIN.match(name):
         raise Refused(field.pointer, f"{field.value!r} is neither a domain name nor *.domain")
-    return name
+    return name.rstrip(".").lower()
 
 
 def _number(field: Field) -> int:
@@ -240,10 +247,11 @@ def _number(field: Field) -> int:
     return number
 
 
-def _range(field: Field, protocol: str) -> PortRange:
+def _range(field: Field, protocol: str, *, proper: bool = False) -> PortRange:
+    """`proper`: a range of one port is none (v1alpha2)."""
     low, high = _number(field["start"]), _number(field["end"])
-    if low > high:
-        raise Refused(field["end"].pointer, "must not be below `start`")
+    if low > high or (proper and low == high):
+        raise Refused(field["end"].pointer, "must be above `start`" if proper else "must not be below `start`")
     return PortRange(protocol, low, high)
 
 
@@ -270,7 +278,7 @@ def _protocol(field: Field) -> Port:
         return PortRange(name.upper())
     one_of(port, ("number", "range"))
     if port["range"].present:
-        return _range(port["range"], name.upper())
+        return _range(port["range"], name.upper(), proper=True)
     number = _number(port["number"])
     return PortRange(name.upper(), number, number)
 

@@ -237,6 +237,11 @@ def _block_match(peer: BlockPeer, packet: Packet, datapath: Datapath) -> Match:
         return Doubt(f"the address of {end} is not known")
     inside = [ip in peer.block and not any(ip in block for block in peer.excepts) for ip in ips]
     if not any(inside):
+        named = packet.service if packet.direction is Direction.EGRESS else None
+        if named is not None and datapath.ipblock_covers_pods is None:
+            own = [ip for ip in named.ips if ip in peer.block and not any(ip in block for block in peer.excepts)]
+            if own:
+                return Doubt(f"plugins differ in whether an ipBlock sees {own[0]} of {named} or the address behind it")
         return False
     found: Match = True
     if not all(inside) and len({ip.version for ip in ips}) > 1:

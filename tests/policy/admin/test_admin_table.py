@@ -11,7 +11,7 @@ import pytest
 from policy_build import namespace, network_policy, node, obj, one, packet, pod, service
 
 from mcdoctor.policy.path import ask
-from mcdoctor.policy.question import PodName, Question, ServiceName
+from mcdoctor.policy.question import Icmp, PodName, Question, ServiceName
 
 WORLD = (
     namespace("shop", team="a"),
@@ -241,6 +241,166 @@ def test_the_rule_that_decides_is_named_and_a_pass_is_not() -> None:
     ],
 )
 def test_what_the_api_server_refuses_is_named(policy: Any, field: str) -> None:
+    engine = one(*WORLD, policy, CLOSED, cni="kube-router")
+    assert [r.field for r in engine.refusals] == [field]
+    assert engine.decide(packet(engine, "ingress", "shop/web", "data/db")).verdict == "denied"
+
+
+# --- the rest of the rows --------------------------------------------------------------------------------------------
+
+CLOSED_EGRESS = network_policy("data", "closed", {"podSelector": {}, "policyTypes": ["Egress"]})
+
+
+@pytest.mark.parametrize(
+    ("policies", "expected"),
+    [
+        # a NetworkPolicy is final in the directions it isolates in; in the other one the baseline tier is asked
+        ([CLOSED_EGRESS, banp(rule("Deny"))], "denied"),
+        ([CLOSED_EGRESS, banp(rule("Allow"))], "allowed"),
+        ([CLOSED_EGRESS, cnp("x", "Baseline", 1, rule("Deny"))], "denied"),
+        # the order of rules and priorities, both ends of the range
+        ([anp("x", 0, rule("Deny")), anp("y", 1000, rule("Allow"))], "denied"),
+        ([anp("x", 1, rule("Deny", DATA), rule("Allow"))], "allowed"),  # the first rule that matches, not the first
+        ([anp("x", 1, rule("Deny", DATA)), anp("y", 2, rule("Deny"))], "denied"),
+        # both versions are one tier
+        ([anp("x", 2, rule("Allow")), cnp("y", "Admin", 1, rule("Deny"))], "denied"),
+        ([anp("x", 1, rule("Allow")), cnp("y", "Admin", 2, rule("Deny"))], "allowed"),
+        ([anp("x", 1, rule("Allow")), cnp("y", "Admin", 1, rule("Deny"))], "unknown"),
+        # equal priority where the subjects do not overlap, or only one has a rule that matches
+        ([anp("x", 5, rule("Allow")), anp("y", 5, rule("Deny"), subject={"namespaces": {"matchLabels": {"team": "z"}}})], "allowed"),
+        ([anp("x", 5, rule("Allow")), anp("y", 5, rule("Deny", DATA))], "allowed"),
+        ([anp("x", 5, rule("Allow")), anp("y", 5, rule("Pass")), CLOSED], "unknown"),
+        # Pass out of the baseline tier ends in the default, which allows
+        ([cnp("x", "Baseline", 1, rule("Pass"))], "allowed"),
+        # a baseline CNP and BANP: the CNPs have priorities, BANP comes last
+        ([cnp("x", "Baseline", 1, rule("Accept")), banp(rule("Deny"))], "allowed"),
+        # several peers of one rule are OR
+        ([anp("x", 1, rule("Deny", DATA, {"namespaces": {"matchLabels": {"team": "a"}}}))], "denied"),
+        # one peer that is not known closes the rule, beside a known one as well
+        ([anp("x", 1, rule("Allow", ALL, {"future": {}})), CLOSED], "denied"),
+        ([cnp("x", "Admin", 1, rule("Accept", {"future": {}})), CLOSED], "denied"),
+        ([cnp("x", "Admin", 1, rule("Deny", {"future": {}}, protocols=[{"tcp": {"destinationPort": {"number": 1}}}]))], "denied"),
+        ([cnp("x", "Baseline", 1, rule("Pass", {"future": {}}))], "denied"),
+        ([anp("x", 1, rule("Allow", {"networks": ["0.0.0.0/0"]})), CLOSED], "denied"),  # no peer of ingress
+        # subjects
+        ([anp("x", 1, rule("Deny"), subject={"pods": {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "db"}}}})], "denied"),
+        ([anp("x", 1, rule("Deny"), subject={"pods": {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "x"}}}})], "allowed"),
+        ([anp("x", 1, rule("Deny"), subject={"pods": {"namespaceSelector": {"matchLabels": {"team": "a"}}, "podSelector": {}}})], "allowed"),
+        ([cnp("x", "Admin", 1, rule("Deny"), subject={"pods": {"podSelector": {}}})], "denied"),  # v1alpha2: all namespaces
+    ],
+)  # fmt: skip
+def test_more_tiers(policies: list[Any], expected: str) -> None:
+    assert ingress(*policies) == expected
+
+
+@pytest.mark.parametrize(
+    ("ports", "port", "protocol", "expected"),
+    [
+        ([{"portNumber": {"protocol": "SCTP", "port": 5432}}], 5432, "SCTP", "denied"),
+        ([{"portNumber": {"protocol": "SCTP", "port": 5432}}], 5432, "TCP", "allowed"),
+        ([{"portRange": {"start": 5000, "end": 6000}}], 5432, "TCP", "denied"),  # TCP when missing
+        ([{"portRange": {"start": 5000, "end": 6000}}], 5432, "UDP", "allowed"),
+        ([{"portRange": {"start": 5000, "end": 6000}}], 6001, "TCP", "allowed"),
+        ([{"namedPort": "sql"}], 5433, "TCP", "allowed"),
+        ([{"namedPort": "sql"}], 5432, "UDP", "allowed"),  # the container port is TCP
+        ([{"portNumber": {"port": 1}}, {"portNumber": {"port": 5432}}], 5432, "TCP", "denied"),
+    ],
+)
+def test_more_ports_of_v1alpha1(ports: Any, port: int, protocol: str, expected: str) -> None:
+    assert ingress(anp("x", 1, rule("Deny", ports=ports)), port=port, protocol=protocol) == expected
+
+
+@pytest.mark.parametrize(
+    ("protocols", "port", "protocol", "expected"),
+    [
+        ([{"sctp": {"destinationPort": {"number": 7}}}], 7, "SCTP", "denied"),
+        ([{"udp": {"destinationPort": {"range": {"start": 5000, "end": 6000}}}}], 6000, "UDP", "denied"),
+        ([{"udp": {"destinationPort": {"range": {"start": 5000, "end": 6000}}}}], 6000, "TCP", "allowed"),
+        ([{"tcp": {}}, {"udp": {}}], 9, "SCTP", "allowed"),
+        ([{"destinationNamedPort": "nosql"}], 5432, "TCP", "allowed"),
+        ([{"tcp": {"destinationPort": {"number": 1}}}, {"destinationNamedPort": "sql"}], 5432, "TCP", "denied"),
+    ],
+)
+def test_more_protocols_of_v1alpha2(protocols: Any, port: int, protocol: str, expected: str) -> None:
+    assert ingress(cnp("x", "Admin", 1, rule("Deny", protocols=protocols)), port=port, protocol=protocol) == expected
+
+
+def test_rules_with_protocols_leave_icmp_out_and_others_hold_it() -> None:
+    """v1alpha2, Networks: "matches both regular IP traffic and ICMP traffic"."""
+    for protocols, expected in ((None, "denied"), ([{"tcp": {}}], "allowed")):
+        deny = rule("Deny", **({"protocols": protocols} if protocols else {}))
+        engine = one(*WORLD, cnp("x", "Admin", 1, deny), cni="kube-router")
+        question = Question(PodName("shop", "web"), PodName("data", "db"), icmp=Icmp(4, 8))
+        assert ask(engine, question).ingress == expected
+
+
+@pytest.mark.parametrize(
+    ("peer", "destination", "expected"),
+    [
+        ({"nodes": {}}, "node:n1", "denied"),  # present but empty: all nodes
+        ({"nodes": {}}, "203.0.113.9", "allowed"),
+        ({"networks": ["172.16.0.1/32"]}, "node:n1", "denied"),
+        ({"networks": ["10.0.0.2/32", "203.0.113.0/24"]}, "203.0.113.9", "denied"),
+        ({"networks": ["fd00::/8"]}, "203.0.113.9", "allowed"),
+        ({"networks": ["0.0.0.0/0"]}, "dns:example.com", "denied"),
+        ({"namespaces": {}}, "203.0.113.9", "allowed"),
+        ({"namespaces": {"matchLabels": {"team": "b"}}}, "data/db", "denied"),
+        ({"pods": {"namespaceSelector": {"matchLabels": {"team": "a"}}, "podSelector": {}}}, "data/db", "allowed"),
+    ],
+)
+def test_more_peers_of_egress(peer: Any, destination: str, expected: str) -> None:
+    assert egress(peer, destination) == expected
+    old = obj("policy.networking.k8s.io/v1alpha1", "AdminNetworkPolicy", None, "x", {"priority": 1, "subject": ALL, "egress": [rule("Deny", peer, egress=True)]})  # fmt: skip
+    engine = one(*WORLD, old, cni="kube-router")
+    assert engine.decide(packet(engine, "egress", "shop/web", destination, 443)).verdict == expected
+    last = obj("policy.networking.k8s.io/v1alpha1", "BaselineAdminNetworkPolicy", None, "default", {"subject": ALL, "egress": [rule("Deny", peer, egress=True)]})  # fmt: skip
+    engine = one(*WORLD, last, cni="kube-router")
+    assert engine.decide(packet(engine, "egress", "shop/web", destination, 443)).verdict == expected
+
+
+def test_the_baseline_kind_knows_no_domain_names() -> None:
+    """v1alpha1/baselineadminnetworkpolicy_types.go: no such field of its egress peers, so an Allow matches nothing."""
+    rules = [rule("Allow", {"domainNames": ["a.org"]}, egress=True), rule("Deny", {"networks": ["0.0.0.0/0"]}, egress=True)]  # fmt: skip
+    last = obj("policy.networking.k8s.io/v1alpha1", "BaselineAdminNetworkPolicy", None, "default", {"subject": ALL, "egress": rules})  # fmt: skip
+    engine = one(*WORLD, last, cni="kube-router")
+    assert engine.decide(packet(engine, "egress", "shop/web", "dns:a.org", 443)).verdict == "denied"
+
+
+def test_what_one_priority_leaves_undefined_is_reported() -> None:
+    engine = one(*WORLD, anp("a", 5, rule("Allow")), anp("b", 5, rule("Deny")), cni="kube-router")
+    found = ask(engine, Question(PodName("shop", "web"), PodName("data", "db"), 5432))
+    assert "AdminNetworkPolicy a, AdminNetworkPolicy b have one priority and differ" in found.reason
+    assert {d.ref.name for d in found.deciding} == {"a", "b"}
+
+
+def test_through_its_own_service_a_pod_is_subject_and_by_its_own_address_not() -> None:
+    engine = one(*WORLD, cnp("x", "Admin", 1, rule("Deny"), subject=ALL), cni="kube-router")
+    me = PodName("data", "db")
+    assert ask(engine, Question(me, me, 5432)).verdict == "allowed"
+    assert ask(engine, Question(me, ServiceName("data", "db"), 5432)).ingress == "denied"
+
+
+@pytest.mark.parametrize(
+    ("policy", "field"),
+    [
+        (anp("x", -1, rule("Deny")), "/spec/priority"),
+        (anp("x", 1, rule("Deny"), subject={"namespaces": {}, "pods": {"namespaceSelector": {}, "podSelector": {}}}), "/spec/subject"),
+        (anp("x", 1, rule("Deny"), subject={"pods": {"podSelector": {}}}), "/spec/subject/pods/namespaceSelector"),
+        (anp("x", 1, rule("Deny"), subject={"pods": {"namespaceSelector": {}}}), "/spec/subject/pods/podSelector"),
+        (cnp("x", "Admin", 1, rule("Deny"), subject={"pods": {"namespaceSelector": {}}}), "/spec/subject/pods/podSelector"),
+        (anp("x", 1, rule("Log")), "/spec/ingress/0/action"),
+        (cnp("x", "Admin", 1, rule("Allow")), "/spec/ingress/0/action"),
+        (anp("x", 1, rule("Deny", ports=[{"portNumber": {"port": 1}, "namedPort": "x"}])), "/spec/ingress/0/ports/0"),
+        (anp("x", 1, rule("Deny", ports=[{"portRange": {"start": 9, "end": 1}}])), "/spec/ingress/0/ports/0/portRange/end"),
+        (cnp("x", "Admin", 1, rule("Deny", protocols=[{"tcp": {"destinationPort": {"range": {"start": 9, "end": 9}}}}])), "/spec/ingress/0/protocols/0/tcp/destinationPort/range/end"),
+        (cnp("x", "Admin", 1, rule("Deny", protocols=[{"tcp": {}, "udp": {}}])), "/spec/ingress/0/protocols/0"),
+        (cnp("x", "Admin", 1, egress=[rule("Accept", {"domainNames": ["localhost"]}, egress=True)]), "/spec/egress/0/to/0/domainNames/0"),
+        (cnp("x", "Admin", 1, egress=[rule("Accept", {"domainNames": ["a.*.org"]}, egress=True)]), "/spec/egress/0/to/0/domainNames/0"),
+        (cnp("x", "Admin", 1, egress=[rule("Pass", {"domainNames": ["a.org"]}, egress=True)]), "/spec/egress/0/to/0/domainNames"),
+        (cnp("x", "Admin", 1, *[rule("Deny")] * 26), "/spec/ingress"),
+    ],
+)  # fmt: skip
+def test_more_of_what_the_api_server_refuses(policy: Any, field: str) -> None:
     engine = one(*WORLD, policy, CLOSED, cni="kube-router")
     assert [r.field for r in engine.refusals] == [field]
     assert engine.decide(packet(engine, "ingress", "shop/web", "data/db")).verdict == "denied"
