@@ -88,6 +88,7 @@ class FaultProxy:
     _thread: threading.Thread = field(init=False)
     _server: asyncio.Server = field(init=False)
     _open: set[asyncio.StreamWriter] = field(default_factory=set, init=False)
+    _closing: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def __post_init__(self) -> None:
         folder = self.cluster.pki
@@ -112,13 +113,15 @@ class FaultProxy:
         self.close()
 
     def close(self) -> None:
-        """Nobody listens any more; open connections are reset."""
-        if self._loop.is_closed():
-            return
-        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-        self._loop.close()
+        """Nobody listens any more; open connections are reset. From any thread, any number of times, also at once."""
+        # A second caller waits for the first: what it handed to a loop that has just stopped would never run.
+        with self._closing:
+            if self._loop.is_closed():
+                return
+            asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(10)
+            self._loop.close()
 
     def reset(self) -> None:
         """Forgets rules and counts."""
@@ -159,9 +162,12 @@ class FaultProxy:
                 yield rule.fault
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self._server.is_serving():  # its handshake was under way when the proxy died
+            writer.transport.abort()
+            return
         self._open.add(writer)
-        # A client that goes away in the middle is its own business.
-        with contextlib.suppress(OSError, EOFError, asyncio.LimitOverrunError):
+        # A client that goes away in the middle is its own business; being cancelled is how `_end` ends us.
+        with contextlib.suppress(OSError, EOFError, asyncio.LimitOverrunError, asyncio.CancelledError):
             await self._one(reader, writer)
         self._open.discard(writer)
         writer.close()
