@@ -54,7 +54,8 @@ class Engine:
         kept = [o for o in here.of(*kind) if (o.ref.namespace, o.ref.name) != (ref.namespace, ref.name)]
         objects = {**here.objects, kind: (*kept, Object(ref, raw))}
         world = World({**self.world.clusters, cluster: replace(here, objects=objects)}, self.world.refusals)
-        if mentioned(texts_of([raw])) & self.index.label_keys - self.index.interest:
+        elsewhere = not any(kind in family.kinds for family in self.families)  # read from the world as it is needed
+        if elsewhere or mentioned(texts_of([raw])) & self.index.label_keys - self.index.interest:
             return compile_world(world, self.families)
         index = self.index.over(world)
         families = dict(self.compiled[cluster])

@@ -202,6 +202,14 @@ class Index:
         """Every label key that some pod carries, mentioned by a policy or not."""
         return frozenset(key for pod in self.class_of for key in pod.labels)
 
+    @cached_property
+    def meshes(self) -> Mapping[str, frozenset[Mesh]]:
+        """How pods of each cluster are captured by meshes."""
+        return {
+            name: frozenset(mesh for number in span for mesh in self.classes[number].mesh)
+            for name, span in self.spans.items()
+        }
+
     def over(self, world: World) -> Index:
         """The same classes over a world that differs in policy objects only."""
         other = copy.copy(self)

@@ -12,8 +12,10 @@ public:
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TypeAlias
 
 from mcdoctor.policy.addresses import Block, parse_block
@@ -310,8 +312,9 @@ def ports_match(rule: Rule, packet: Packet) -> Match:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Kubernetes:
-    """The NetworkPolicies of one cluster. `selected[direction]`: class number -> the policies that isolate it, by
-    namespace and name.
+    """The NetworkPolicies of one cluster, by namespace and name.
+
+    `selected[direction]`: class number -> the policies that isolate it, in the same order.
     """
 
     index: Index
@@ -438,22 +441,31 @@ class Kubernetes:
             self.reached[key] = found
         return found
 
+    def places(self, namespace: str, name: str = "") -> tuple[int, int]:
+        """Where in `policies` those of a namespace stand, or the one of this name: from, and up to but without."""
+        if not name:
+            of = attrgetter("ref.namespace")
+            return bisect_left(self.policies, namespace, key=of), bisect_right(self.policies, namespace, key=of)
+        both_names = attrgetter("ref.namespace", "ref.name")
+        key = (namespace, name)
+        return bisect_left(self.policies, key, key=both_names), bisect_right(self.policies, key, key=both_names)
+
     def with_policy(self, obj: Object) -> Kubernetes:
         """The same cluster with one policy added or replaced; raises Refused where the API server would refuse it."""
         policy = read(obj, self.index)
-        same = (obj.ref.namespace, obj.ref.name)
-        kept = [p for p in self.policies if (p.ref.namespace, p.ref.name) != same]
-        policies = sorted((*kept, policy), key=lambda p: (p.ref.namespace, p.ref.name))
+        at, end = self.places(obj.ref.namespace, obj.ref.name)
+        policies = (*self.policies[:at], policy, *self.policies[end:])
         room = self.index.rooms.get((self.cluster, obj.ref.namespace))
         selected = {d: dict(by_class) for d, by_class in self.selected.items()}
         if room is not None:
-            local = [p for p in policies if p.ref.namespace == obj.ref.namespace]
+            first, last = self.places(obj.ref.namespace)
+            local = policies[first : last + len(policies) - len(self.policies)]
             for number in range(room.base, room.base + room.count):
                 for found in selected.values():
                     found.pop(number, None)
             for direction, found in _lists(self.index, self.cluster, local).items():
                 selected[direction].update(found)
-        return Kubernetes(self.index, self.cluster, self.datapath, tuple(policies), selected, self.refusals)
+        return Kubernetes(self.index, self.cluster, self.datapath, policies, selected, self.refusals)
 
     def enforce(self, packet: Packet) -> Ruling:
         policies = self.selecting(packet)

@@ -133,7 +133,7 @@ def simple(engine: Engine, cluster: str) -> bool:
     """Only NetworkPolicy decides in this cluster: every other family has no policy there, no mesh encapsulates."""
     world = engine.world.clusters[cluster]
     wrapping = {Mesh.ISTIO_AMBIENT, Mesh.LINKERD}
-    if world.unseen or any(engine.index.classes[n].mesh & wrapping for n in engine.index.spans[cluster]):
+    if world.unseen or engine.index.meshes[cluster] & wrapping:
         return False
     return not any(
         world.of(*kind) for family in FAMILIES if family.name != "kubernetes" for kind in family.kinds if kind[0]

@@ -1,0 +1,438 @@
+"""What an edit opens besides what was asked for, counted with the whole engine: every family, both kinds of layers.
+
+Only what the changed object can touch is looked at: the pods (or nodes) it selects, against every pod, node and range
+of addresses, on every port that the object tells apart. Pods that no policy tells apart are asked once. Where
+NetworkPolicy alone decides, bitsets answer for all far pods at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from mcdoctor.policy.addresses import Block, Ip, cut, host_block, parse_block
+from mcdoctor.policy.calico import Calico
+from mcdoctor.policy.cilium import Cilium
+from mcdoctor.policy.crossing import wired
+from mcdoctor.policy.edits.edit import Edit, Wanted
+from mcdoctor.policy.engine import Engine
+from mcdoctor.policy.family import Compiled
+from mcdoctor.policy.index import PodClass
+from mcdoctor.policy.istio import Istio
+from mcdoctor.policy.kubernetes import Kubernetes
+from mcdoctor.policy.ports import TRANSPORTS
+from mcdoctor.policy.question import Packet
+from mcdoctor.policy.verdict import Direction, Ruling, Verdict, settle
+from mcdoctor.policy.world import End, Node, Outside, Pod
+
+MESHES = ("istio", "linkerd")
+_RANK = {Verdict.DENIED: 0, Verdict.UNKNOWN: 1, Verdict.CONDITIONAL: 1, Verdict.ALLOWED: 2}
+_MOST_ASKED = 60_000
+_SHOWN = 3
+_RANGE = re.compile(r"(\d{1,5})[:-](\d{1,5})\Z")
+
+
+@dataclass(slots=True)
+class Opened:
+    """`pairs`: newly allowed pairs of ends and ports, without the one asked for; `addresses`: outside, newly admitted.
+
+    `layer`: pairs that the refusing layer alone newly admits. `examples`: some of the pairs, in words. `exact` False:
+    there was too much to look at, and the figures are a lower bound.
+    """
+
+    pairs: int = 0
+    addresses: int = 0
+    layer: int = 0
+    examples: list[str] = field(default_factory=list)
+    exact: bool = True
+
+    def show(self, source: End, destination: End, protocol: str, port: int | None) -> None:
+        text = f"{source} to {destination} on {protocol}" + (f" {port}" if port is not None else "")
+        if len(self.examples) < _SHOWN and text not in self.examples:
+            self.examples.append(text)
+
+
+def opened(before: Engine, after: Engine, wanted: Wanted, edit: Edit) -> Opened | None:
+    """None when anything is taken away."""
+    if wanted.plain and before.index.classes is after.index.classes:
+        peer = wanted.packet.peer
+        if isinstance(peer, Pod) and peer.cluster == wanted.packet.cluster and not peer.host_network:
+            return _by_rows(before, after, wanted, edit)
+    return _Census(before, after, wanted, edit).take()
+
+
+# --- ports, addresses ----------------------------------------------------------------------------------------------
+
+
+def _scalars(value: Any) -> Iterator[Any]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield key
+            yield from _scalars(inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _scalars(inner)
+    else:
+        yield value
+
+
+def _atoms(objects: Sequence[Mapping[str, Any]], packet: Packet) -> list[tuple[str, int | None]]:
+    """(protocol, port) that stand for all that these objects can tell apart; the one asked for comes first."""
+    edges = {1}
+    words: set[str] = set()
+    for value in (v for raw in objects for v in _scalars(raw.get("spec", raw.get("specs")))):
+        if type(value) is str:
+            words.add(value.upper())
+            span = _RANGE.match(value)
+            numbers = [int(span[1]), int(span[2])] if span else [int(value)] if value.isdecimal() else []
+        else:
+            numbers = [value] if type(value) is int else []
+        edges |= {n + step for n in numbers if 0 < n < 65536 for step in (0, 1)}
+    for end in (packet.source, packet.destination):
+        edges |= {p.port for p in end.ports if p.name.upper() in words} if isinstance(end, Pod) else set()
+    asked = (packet.protocol, packet.port)
+    found: dict[tuple[str, int | None], None] = {asked: None}
+    found |= {("TCP", port): None for port in sorted(edges)}
+    for protocol in ("UDP", "SCTP"):
+        listed = sorted(edges) if protocol in words else [packet.port or 1]
+        found |= {(protocol, port): None for port in listed}
+    return list(found)
+
+
+def _blocks(objects: Iterable[Mapping[str, Any]]) -> list[Block]:
+    found: dict[Block, None] = {}
+    for value in (v for raw in objects for v in _scalars(raw)):
+        if type(value) is str and "/" in value:
+            try:
+                found[parse_block(value)] = None
+            except ValueError:
+                continue
+    return list(found)
+
+
+# --- NetworkPolicy alone -------------------------------------------------------------------------------------------
+
+
+def _members(engine: Engine, bits: int) -> Iterator[PodClass]:
+    while bits:
+        low = bits & -bits
+        yield engine.index.classes[low.bit_length() - 1]
+        bits ^= low
+
+
+def _by_rows(before: Engine, after: Engine, wanted: Wanted, edit: Edit) -> Opened | None:
+    """Where only NetworkPolicy decides and the far end is a pod of the cluster: all far pods at once."""
+    packet, index = wanted.packet, before.index
+    direction = packet.direction
+    old, new = (engine.compiled[packet.cluster]["kubernetes"] for engine in (before, after))
+    assert isinstance(old, Kubernetes) and isinstance(new, Kubernetes)
+    everything = index.cluster(packet.cluster) & ~index.host_network()
+    found = Opened()
+    numbers = _policy_numbers(before, after, edit.objects[0], packet)
+    atoms = _atoms(edit.objects, packet)
+    for asked in atoms:
+        # A rule that admits ICMP has no ports at all, and so admits any.
+        protocol, port = asked if asked[0] in TRANSPORTS else ("TCP", 1)
+        for number in numbers:
+            was = old.row(number, direction, protocol, port or 1)
+            now = new.row(number, direction, protocol, port or 1)
+            surely, perhaps = (everything, 0) if was is None else (was.bits, was.maybe & ~was.bits)
+            then, maybe = (everything, 0) if now is None else (now.bits, now.maybe & ~now.bits)
+            if surely & ~then or perhaps & ~(then | maybe):
+                return None
+            risen = (then & ~surely) | (maybe & ~surely & ~perhaps)
+            if risen:
+                here = index.classes[number]
+                for there in _members(before, risen):
+                    found.pairs += len(here.pods) * len(there.pods)
+                    if len(found.examples) < _SHOWN:
+                        ends = _other(here, there, packet if asked == atoms[0] else None)
+                        if ends is not None:
+                            found.show(*(ends if direction is Direction.EGRESS else ends[::-1]), protocol, port)
+    found.pairs = max(0, found.pairs - 1)
+    found.layer = found.pairs
+    if edit.reuses and (blocks := _blocks(edit.objects)):
+        # The rule's other peers get the port too, and these may be addresses and nodes.
+        census = _Census(before, after, wanted, edit, pods=False)
+        far = census.take(blocks)
+        if far is None:
+            return None
+        found.pairs += far.pairs
+        found.addresses += far.addresses
+        found.examples += far.examples[: _SHOWN - len(found.examples)]
+    return found
+
+
+def _other(here: PodClass, there: PodClass, asked: Packet | None) -> tuple[Pod, Pod] | None:
+    """A pair of these classes that is not the one asked for."""
+    for subject in here.pods[:2]:
+        for peer in there.pods[:2]:
+            if asked is None or subject is not asked.subject or peer is not asked.peer:
+                return subject, peer
+    return None
+
+
+def _policy_numbers(before: Engine, after: Engine, raw: Mapping[str, Any], packet: Packet) -> list[int]:
+    """The classes that a NetworkPolicy isolates in the packet's direction, before or after."""
+    meta = raw["metadata"]
+    found: dict[int, None] = {}
+    for engine in (before, after):
+        family = engine.compiled[packet.cluster]["kubernetes"]
+        assert isinstance(family, Kubernetes)
+        room = engine.index.rooms[packet.cluster, meta["namespace"]]
+        for policy in family.policies[slice(*family.places(meta["namespace"], meta["name"]))]:
+            bits = room.select(policy.subject) & ~room.host_network
+            found |= {each.number: None for each in _members(engine, bits << room.base)}
+    return list(found)
+
+
+# --- every family --------------------------------------------------------------------------------------------------
+
+
+class _Census:
+    """One edit's comparison of two engines, pair by pair of ends that the changed objects can touch."""
+
+    def __init__(self, before: Engine, after: Engine, wanted: Wanted, edit: Edit, *, pods: bool = True) -> None:
+        self.before, self.after, self.wanted, self.edit = before, after, wanted, edit
+        self.pods = pods
+        self.packet = wanted.packet
+        self.index = after.index
+        self.mesh = wanted.layer in MESHES
+        self.wrapped = not self.mesh and wanted.points[0].wire is not None
+        names = [wanted.layer] if self.mesh else [*wanted.cluster.datapath.systems, "kubernetes"]
+        compiled = [
+            (before.compiled[self.packet.cluster].get(n), after.compiled[self.packet.cluster].get(n)) for n in names
+        ]
+        self.changed: list[tuple[Compiled, Compiled]] = [(b, a) for b, a in compiled if b and a and b is not a]
+        self.asked = {p.peer for p in wanted.packets}
+        self.found = Opened()
+
+    def take(self, only: Sequence[Block] = ()) -> Opened | None:
+        subjects = dict(self._subjects())
+        blocks = _blocks(self.edit.objects)
+        peers = dict(self._peers(blocks))
+        if only:
+            peers = {e: n for e, n in peers.items() if e in self.asked or any(ip in b for ip in _ips(e) for b in only)}
+        atoms = _atoms(self.edit.objects, self.packet)
+        if self.mesh:
+            atoms = [(protocol, port) for protocol, port in atoms if protocol == "TCP"]
+        ranges = list(self._ranges(blocks, only))
+        ends = len(peers) + len(ranges)
+        if len(subjects) * ends * len(atoms) > _MOST_ASKED:
+            atoms = [atoms[0], *[a for a in atoms if a[1] == 1][:1]]
+        most = max(1, _MOST_ASKED // max(1, ends * len(atoms)))
+        if len(subjects) > most:
+            self.found.exact = False
+            kept = [s for s in subjects if s is self.packet.subject]
+            subjects = {s: subjects[s] for s in [*kept, *(s for s in subjects if s not in kept)][:most]}
+        admitted: dict[int, bool] = {}
+        for subject, size in subjects.items():
+            for protocol, port in atoms:
+                for peer, count in peers.items():
+                    alike = subject is self.packet.subject and peer in self.asked and (protocol, port) == atoms[0]
+                    rise = self._rise(subject, peer, protocol, port, asked=alike)
+                    if rise is None:
+                        return None
+                    whole, layer, others = rise
+                    pairs = size * count - alike
+                    if layer:
+                        self.found.layer += pairs
+                    if whole and pairs + (alike and others) > 0:
+                        self._count(subject, peer, protocol, port, pairs + (alike and others))
+                for number, (peer, _) in enumerate(ranges):
+                    rise = self._rise(subject, peer, protocol, port)
+                    if rise is None:
+                        return None
+                    if rise[0]:
+                        admitted[number] = True
+        self.found.addresses += sum(ranges[number][1] for number in admitted)
+        return self.found
+
+    def _count(self, subject: End, peer: End, protocol: str, port: int | None, pairs: int) -> None:
+        self.found.pairs += pairs
+        outward = self.packet.direction is Direction.EGRESS
+        self.found.show(*((subject, peer) if outward else (peer, subject)), protocol, port)
+
+    def _rise(
+        self, subject: End, peer: End, protocol: str, port: int | None, *, asked: bool = False
+    ) -> tuple[bool, bool, bool] | None:
+        """(opened as a whole, opened in the layer, other requests of the same pair opened); None = something taken."""
+        whole = layer = others = False
+        kinds = (
+            [self.packet.http]
+            if self.packet.http is None or (protocol, port) != self._first
+            else [
+                self.packet.http,
+                None,
+            ]
+        )
+        for http in kinds:
+            packet = self._between(subject, peer, protocol, port)
+            if packet.http is not http:
+                packet = replace(packet, http=http)
+            seen = packet if self.mesh or self.wrapped else wired(packet) or packet
+            rulings = [(old.enforce(seen), new.enforce(seen)) for old, new in self.changed]
+            if all(_same(old, new) for old, new in rulings):
+                continue
+            local = [(_RANK[settle(old).verdict], _RANK[settle(new).verdict]) for old, new in rulings]
+            layer = layer or any(new > old for old, new in local)
+            was, now = self._rank(self.before, packet), self._rank(self.after, packet)
+            if now < was:
+                return None
+            whole = whole or now > was
+            if asked and http is None and self.packet.http is not None:
+                others = was == 1 and now == 2
+        return whole, layer, others
+
+    @property
+    def _first(self) -> tuple[str, int | None]:
+        return self.packet.protocol, self.packet.port
+
+    def _rank(self, engine: Engine, packet: Packet) -> int:
+        if self.wrapped:
+            return _RANK[engine.decide(packet, mesh=False).verdict]
+        return _RANK[engine.decide(packet, wired(packet), mesh=self.wanted.points[0].mesh).verdict]
+
+    def _between(self, subject: End, peer: End, protocol: str, port: int | None) -> Packet:
+        """The packet asked for, with other ends or another port."""
+        asked = self.packet
+        same = (subject is asked.subject, peer is asked.peer)
+        if all(same) and (protocol, port) == self._first:
+            return asked
+        outward = asked.direction is Direction.EGRESS
+        icmp = asked.icmp if (protocol, port) == self._first else None
+        return replace(
+            asked,
+            source=subject if outward else peer,
+            destination=peer if outward else subject,
+            protocol=protocol,
+            port=port,
+            icmp=icmp,
+            http=asked.http if protocol == asked.protocol else None,
+            mtls=asked.mtls if same[1] else None,
+            principal=asked.principal if same[1] else None,
+            client=asked.client if same[1] else None,
+            service=asked.service if same[outward] else None,
+            version=asked.version if all(same) else 0,
+        )
+
+    # Ends.
+
+    def _subjects(self) -> Iterator[tuple[End, int]]:
+        """The ends that the changed objects select, one of each class with how many are alike."""
+        own = self.packet.subject
+        if not isinstance(own, Pod) or own.host_network:
+            yield own, 1
+            yield from ((n, 1) for n in self.index.world.clusters[self.packet.cluster].nodes.values() if n is not own)
+            return
+        for number in self.index.spans[self.packet.cluster]:
+            each = self.index.classes[number]
+            if not each.host_network and any(self._touches(raw, each) for raw in self.edit.objects):
+                yield own if own in each.pods else each.pods[0], len(each.pods)
+
+    def _touches(self, raw: Mapping[str, Any], each: PodClass) -> bool:
+        meta = raw["metadata"]
+        namespace, name = meta.get("namespace", ""), meta["name"]
+        for engine in (self.before, self.after):
+            families = engine.compiled[self.packet.cluster]
+            pod, group = each.pods[0], str(raw["apiVersion"]).rpartition("/")[0]
+            number = engine.index.class_of[pod]
+            match group:
+                case "networking.k8s.io":
+                    native = families["kubernetes"]
+                    assert isinstance(native, Kubernetes)
+                    refs = [p.ref for p in native.selected[self.packet.direction].get(number, ())]
+                case "cilium.io":
+                    cilium = families["cilium"]
+                    assert isinstance(cilium, Cilium)
+                    refs = [p.ref for p, _ in cilium.selecting(pod)]
+                case "projectcalico.org" | "crd.projectcalico.org":
+                    calico = families["calico"]
+                    assert isinstance(calico, Calico)
+                    refs = [p.ref for ps in calico.policies.values() for p in ps if p.possible >> number & 1]
+                case _:
+                    istio = families["istio"]
+                    mesh_wide = isinstance(istio, Istio) and namespace == istio.config.root_namespace
+                    return not namespace or namespace == each.namespace or (mesh_wide and group.endswith("istio.io"))
+            if any((r.kind, r.namespace, r.name) == (raw["kind"], namespace, name) for r in refs):
+                return True
+        return False
+
+    def _peers(self, blocks: Sequence[Block]) -> Iterator[tuple[End, int]]:
+        """Every far end that may be told apart: pods by class, those inside a CIDR of the edit by themselves; nodes."""
+        here = self.packet.cluster
+        world = self.index.world
+        clusters = [here, *(name for name in world.clusters if name != here and self._meshed(name))]
+        named = {p.peer for p in self.wanted.packets}
+        listed: dict[End, int] = dict.fromkeys(named, 1)
+        for name in clusters if self.pods else ():
+            for number in self.index.spans[name]:
+                each = self.index.classes[number]
+                if each.host_network:
+                    continue
+                if len(each.pods) == 1:
+                    listed[each.pods[0]] = 1
+                    continue
+                alone = [p for p in each.pods if any(ip in block for ip in p.ips for block in blocks)]
+                rest = [p for p in each.pods if p not in alone] if alone else each.pods
+                listed |= dict.fromkeys(alone, 1)
+                first = next((p for p in rest if p in named), rest[0] if rest else None)
+                if first is not None:
+                    listed[first] = len(rest)
+        for name in clusters:
+            for node in world.clusters[name].nodes.values():
+                listed.setdefault(node, 1)
+        yield from listed.items()
+
+    def _meshed(self, other: str) -> bool:
+        """Are the pods of another cluster known here by their identity?"""
+        peer = self.packet.peer
+        if isinstance(peer, Pod) and peer.cluster == other:
+            return True
+        families = self.after.compiled[self.packet.cluster]
+        cilium = families.get("cilium")
+        known = isinstance(cilium, Cilium) and all(
+            cilium.configs[name].ref is not None for name in (self.packet.cluster, other)
+        )
+        return self.wanted.layer == "cilium" and known
+
+    def _ranges(self, blocks: Sequence[Block], only: Sequence[Block]) -> Iterator[tuple[Outside, int]]:
+        """Ranges of addresses outside that no policy tells apart: one address of each, and how many there are."""
+        asked = [ip for p in self.wanted.packets for ip in p.ips(p.peer)]
+        owned: dict[Ip, object] = {}
+        for cluster in self.index.world.clusters.values():
+            owned |= cluster.by_ip
+        versions = {4} | {b.version for b in blocks} | {ip.version for ip in asked}
+        if any(ip.version == 6 for ip in owned):
+            versions.add(6)
+        for version in sorted(versions):
+            limit = (1 << (32 if version == 4 else 128)) - 1
+            mine = cut(version, [*blocks, *(host_block(ip) for ip in asked if ip.version == version)])
+            starts = sorted({*self.index.atoms[version].starts, *mine.starts})
+            for low, high in zip(starts, [*(s - 1 for s in starts[1:]), limit], strict=True):
+                if any(ip.version == version and ip.value == low == high for ip in asked):
+                    continue
+                inside = sum(1 for ip in owned if ip.version == version and low <= ip.value <= high)
+                if high - low + 1 <= inside or (
+                    only and not any(b.low <= low <= b.high for b in only if b.version == version)
+                ):
+                    continue
+                free = next((Ip(version, v) for v in range(low, high + 1) if Ip(version, v) not in owned), None)
+                if free is not None:
+                    yield Outside(free), high - low + 1 - inside
+
+
+def _ips(end: End) -> tuple[Ip, ...]:
+    match end:
+        case Pod() | Node():
+            return end.ips
+        case Outside():
+            return (end.ip,)
+        case _:
+            return ()
+
+
+def _same(old: Ruling, new: Ruling) -> bool:
+    return {(b.effect, bool(b.doubts)) for b in old.branches} == {(b.effect, bool(b.doubts)) for b in new.branches}
