@@ -285,7 +285,7 @@ def _question(
     end, told = _destination(destination, to_namespace or namespace, engine, loaded.aliases, beside)
     wanted: int | str | None = told
     if wanted is None and port is not None:
-        wanted = int(port) if port.isdigit() else port
+        wanted = int(port) if port.isascii() and port.isdigit() and len(port) < 6 else port
     try:
         rest = batch.read(
             {
@@ -305,19 +305,20 @@ def _question(
 def _batch(where: Where, queries: str, output: Format) -> int:
     """Answers one question a line, in order; the index is built once."""
     from mcdoctor.cli.policy_world import read_text
-    from mcdoctor.policy.batch import answer_line
+    from mcdoctor.policy.batch import answer_line, as_line
 
-    lines = read_text(queries).splitlines()
+    # Of a line that is no text the answer says so; JSON strings may hold what else str.splitlines takes for an end.
+    lines = read_text(queries).split("\n")
     engine, _ = _engine(where)
     out = sys.stdout
     answers = (answer_line(engine, line) for line in lines if line.strip())
     if output is Format.JSON:
-        json.dump(list(answers), out, ensure_ascii=False, indent=2)
+        json.dump(list(answers), out, indent=2)
         out.write("\n")
         return 0
     for answer in answers:
         if output is Format.JSONL:
-            out.write(json.dumps(answer, ensure_ascii=False) + "\n")
+            out.write(as_line(answer) + "\n")
         else:
             out.write(plain(f"{answer['id']}: {answer['verdict']}: {answer['reason']}") + "\n")
     return 0

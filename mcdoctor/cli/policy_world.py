@@ -146,13 +146,11 @@ def _head(text: str, loaded: Loaded) -> None:
 
 
 def read_text(path: str) -> str:
-    """A file, or stdin for "-"; ends the command when it cannot be read."""
+    """A file, or stdin for "-", bytes that are no UTF-8 replaced; ends the command when it cannot be read."""
     try:
-        return sys.stdin.read() if path == "-" else Path(path).read_text("utf-8")
+        return (sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()).decode("utf-8", "replace")
     except OSError as error:
         fail(f"{path}: {error.strerror or error}")
-    except UnicodeDecodeError:
-        fail(f"{path}: not UTF-8 text")
 
 
 # The kinds a live policy question reads, everywhere in the cluster; kinds the server does not know are no limit.

@@ -42,14 +42,27 @@ def answers(engine: Engine, lines: Iterable[str]) -> Iterator[str]:
     """One line of JSON for each line that is not blank. Never raises for what a line holds."""
     for line in lines:
         if line.strip():
-            yield json.dumps(answer_line(engine, line), ensure_ascii=False)
+            yield as_line(answer_line(engine, line))
+
+
+def as_line(answer: dict[str, Any]) -> str:
+    """One line of ASCII, whatever the question's id and the objects' names hold."""
+    try:
+        return json.dumps(answer)
+    except RecursionError:  # an id that could just be read
+        return json.dumps(answer | {"id": None})
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is not JSON")
 
 
 def answer_line(engine: Engine, line: str) -> dict[str, Any]:
     try:
-        raw = json.loads(line)
+        raw = json.loads(line.removeprefix("\ufeff"), parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
-        return _not_a_question(None, f"not JSON: {getattr(error, 'msg', 'nested too deeply')}")
+        why = "nested too deeply" if isinstance(error, RecursionError) else getattr(error, "msg", error)
+        return _not_a_question(None, f"not JSON: {why}")
     if type(raw) is not dict:
         return _not_a_question(None, "not an object")
     try:
@@ -137,7 +150,7 @@ def _protocol(whole: Field) -> tuple[str, Icmp | None]:
 def _port(field: Field) -> int | str | None:
     value = field.value
     if type(value) is str and value.isascii() and value.isdigit():
-        value = int(value)
+        value = int(value[:6])  # longer ones are out of range either way
     if value is None or (type(value) is str and value):
         return value
     if type(value) is not int or not 1 <= value <= 65535:
