@@ -24,7 +24,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mcdoctor.policy.addresses import Ip, parse_block, parse_ip
+from mcdoctor.policy.addresses import Block, Ip, parse_block, parse_ip
 from mcdoctor.policy.fields import Field, Refused
 from mcdoctor.policy.question import Packet, Question
 from mcdoctor.policy.resolve import Backend
@@ -385,6 +385,28 @@ def relayed(
     return Path(tuple(legs), "via")
 
 
+def by_waypoint(ask: Ask, source: Pod, backend: Backend, waypoint: str, pods: Sequence[Pod]) -> Path:
+    """To an ambient pod through a waypoint of its cluster: HBONE to the waypoint, and from there to the pod.
+
+    The waypoint's own AuthorizationPolicies are asked with the destination's. Where its pods are not among the
+    objects, the last leg is read from an unnamed end and as if there were none: both must agree.
+    """
+    cluster = backend.cluster
+    unseen: tuple[End, ...] = (DomainName(f"waypoint {waypoint}"),)
+    ends: Sequence[End] = pods or unseen
+    legs = [_leg("source", [ask.packet(cluster, Direction.EGRESS, source, end, HBONE) for end in ends])]
+    if pods:
+        into = [ask.packet(cluster, Direction.INGRESS, source, pod, HBONE) for pod in pods]
+        legs.append(Leg("waypoint", tuple(into), mesh=False))
+        out = tuple(ask.packet(cluster, Direction.EGRESS, pod, backend.end, backend.port) for pod in pods)
+        legs.append(Leg("waypoint", out, tuple(replace(p, port=HBONE) for p in out), mesh=False))
+    last = ends if pods else (*ends, source)
+    final = tuple(ask.packet(cluster, Direction.INGRESS, end, backend.end, backend.port) for end in last)
+    legs.append(Leg("destination", final, tuple(replace(p, port=HBONE) for p in final)))
+    note = f"through waypoint {waypoint}" + ("" if pods else ", whose pods are not among the objects")
+    return Path(tuple(legs), "waypoint", (note,))
+
+
 def across(world: World, ask: Ask, source: Pod | Node, backend: Backend, carrier: str, evidence: str) -> Path:
     """From one cluster to a pod or node of another, as `carrier` carries it."""
     a, b = source.cluster, backend.cluster
@@ -427,6 +449,10 @@ def across(world: World, ask: Ask, source: Pod | Node, backend: Backend, carrier
         case "flat":
             here = outsides(addresses(source), f"the address of {source}")
             there = outsides(addresses(destination), f"the address of {destination}")
+            if (pool := _masquerading(world.clusters[a], source, destination)) is not None:
+                node = world.clusters[a].nodes.get(source.node) if isinstance(source, Pod) else None
+                here = outsides(node.ips if node else (), f"the node of {source}")
+                notes.append(f"{pool} masquerades what leaves Calico's pools: {b} sees the node of {source}")
             notes += _overlap(remote, source) + _overlap(world.clusters[a], destination)
             return Path((leave(there, port), arrive(here)), carrier, tuple(notes))
         case _:
@@ -436,6 +462,28 @@ def across(world: World, ask: Ask, source: Pod | Node, backend: Backend, carrier
             here += nodes_of(remote, destination, 2)
             notes.append("read both with the pod's own address and as translated to a node's")
             return Path((leave(there, port), arrive(here)), "unknown", tuple(notes))
+
+
+def _masquerading(cluster: Cluster, source: Pod | Node, destination: Pod | Node) -> str | None:
+    """The Calico IPPool by which a pod's traffic to an address outside all pools leaves with its node's address."""
+    if not isinstance(source, Pod) or source.host_network:
+        return None
+    pools: list[tuple[str, Block, bool]] = []
+    for group in ("projectcalico.org", "crd.projectcalico.org"):
+        for obj in cluster.of(group, "IPPool"):
+            spec = obj.raw.get("spec")
+            if isinstance(spec, dict) and isinstance(spec.get("cidr"), str):
+                try:
+                    pools.append((str(obj.ref), parse_block(spec["cidr"]), spec.get("natOutgoing") is True))
+                except ValueError:
+                    continue
+    for ip in addresses(destination):
+        if any(ip in block for _, block, _ in pools):
+            continue
+        for name, block, outgoing in pools:
+            if outgoing and any(own in block for own in source.ips if own.version == ip.version):
+                return name
+    return None
 
 
 def _overlap(cluster: Cluster, end: Pod | Node) -> list[str]:

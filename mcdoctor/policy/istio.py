@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import Any
@@ -41,13 +41,19 @@ from mcdoctor.policy.verdict import (
     first_match,
     negate,
 )
-from mcdoctor.policy.world import Cluster, DomainName, Mesh, Object, Pod, Service, World
+from mcdoctor.policy.world import Cluster, DomainName, End, Mesh, Node, Object, Pod, Service, World
 
 LAYER = "istio"
 SECURITY, NETWORKING = "security.istio.io", "networking.istio.io"
 ACTIONS = ("ALLOW", "DENY", "AUDIT", "CUSTOM")
 MODES = ("UNSET", "DISABLE", "PERMISSIVE", "STRICT")
 _CLUSTER_DOMAIN = "cluster.local"
+_CAPTURE = "traffic.sidecar.istio.io/"
+_AGENT_PORTS = (15020, 15021, 15090)
+_SERVER_FIRST = (25, 53, 3306, 27017)  # wellKnownPorts of pilot: not looked into where nothing declares them
+_TCP_WORDS = ("tcp", "tls", "https", "mongo", "mysql", "redis", "kubernetes.io/wss")
+_GATEWAY_NAME, _MANAGED = "gateway.networking.k8s.io/gateway-name", "gateway.istio.io/managed"
+_WAYPOINT = "istio.io-mesh-controller"
 
 
 class Enforcer(StrEnum):
@@ -73,6 +79,7 @@ class MeshConfig:
     providers: frozenset[str] | None = None
     http_providers: frozenset[str] = frozenset()
     """Those that speak HTTP only: a CUSTOM policy of theirs does nothing on a TCP port."""
+    normalization: str = "BASE"
     ref: Ref | None = None
 
     @property
@@ -81,16 +88,26 @@ class MeshConfig:
 
 
 def mesh_config(cluster: Cluster) -> MeshConfig:
-    """The mesh's configuration, from ConfigMap istio-system/istio (or one of a revision)."""
-    found: Object | None = None
-    for obj in cluster.of("", "ConfigMap"):
-        of_revision = obj.ref.name.startswith("istio-") and "mesh" in (obj.raw.get("data") or {})
-        if obj.ref.name == "istio" or (of_revision and found is None):
-            found = obj
-    if found is None:
+    """The mesh's configuration, from ConfigMap istio-system/istio (or one of a revision, or of another namespace)."""
+    named = [
+        (
+            obj.ref.namespace != "istio-system",
+            obj.ref.name != "istio",
+            obj.ref.namespace,
+            obj.ref.name,
+            obj,
+            data["mesh"],
+        )
+        for obj in cluster.of("", "ConfigMap")
+        if (obj.ref.name == "istio" or obj.ref.name.startswith("istio-"))
+        and isinstance(data := obj.raw.get("data"), dict)
+        and "mesh" in data
+    ]
+    if not named:
         return MeshConfig()
-    data = found.raw.get("data")
-    raw = _yaml(data.get("mesh") if isinstance(data, dict) else None)
+    *_, found, text = min(named, key=lambda entry: entry[:4])
+    raw = _yaml(text)
+    paths = raw.get("pathNormalization")
     outbound = raw.get("outboundTrafficPolicy")
     providers = raw.get("extensionProviders")
     aliases = raw.get("trustDomainAliases")
@@ -107,6 +124,7 @@ def mesh_config(cluster: Cluster) -> MeshConfig:
         )
         if isinstance(providers, list)
         else frozenset(),
+        normalization=(_text(paths.get("normalization")) if isinstance(paths, dict) else "") or "BASE",
         ref=found.ref,
     )
 
@@ -201,14 +219,17 @@ class RequestAuthentication:
     selector: Mapping[str, str] | None
     targets: tuple[Target, ...]
     issuers: int
+    headers: frozenset[str]
+    """Where a token may stand: header names in lower case ("cookie" too), and `params` of the query."""
+    params: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sidecar:
     ref: Ref
     selector: Mapping[str, str] | None
-    hosts: tuple[tuple[str, str, str], ...] | None
-    """(namespace, host, pointer); None = no egress section: everything is visible."""
+    hosts: tuple[tuple[str, str, int | None], ...] | None
+    """(namespace, host, the only port it is for); None = no egress section: everything is visible."""
     outbound: str
     outbound_pointer: str
 
@@ -361,22 +382,39 @@ def _read_peer(obj: Object) -> PeerAuthentication:
 def _read_request(obj: Object) -> RequestAuthentication:
     spec = Field(obj.raw)["spec"]
     rules = list(spec["jwtRules"].items())
+    headers: set[str] = set()
+    params: set[str] = set()
     for item in rules:
         if not item["issuer"].text(""):
             raise Refused(item["issuer"].pointer, "issuer must be set")
-    return RequestAuthentication(obj.ref, _selector(spec), _targets(spec, obj.ref.namespace), len(rules))
+        names = [each["name"].text("").lower() for each in item["fromHeaders"].items()]
+        queried, cookies = item["fromParams"].texts(), item["fromCookies"].texts()
+        headers.update(names, ("cookie",) if cookies else ())
+        params.update(queried)
+        if not (names or queried or cookies):
+            headers.add("authorization")
+            params.add("access_token")
+    return RequestAuthentication(
+        obj.ref,
+        _selector(spec),
+        _targets(spec, obj.ref.namespace),
+        len(rules),
+        frozenset(headers),
+        frozenset(params),
+    )
 
 
 def _read_sidecar(obj: Object) -> Sidecar:
     spec = Field(obj.raw)["spec"]
     selector = spec["workloadSelector"]
-    hosts: list[tuple[str, str, str]] = []
+    hosts: list[tuple[str, str, int | None]] = []
     for listener in spec["egress"].items():
+        only = listener["port"]["number"].integer() if listener["port"]["number"].present else None
         for item in listener["hosts"].items():
             namespace, slash, host = item.text().partition("/")
             if not slash or not namespace or not host:
                 raise Refused(item.pointer, "must be of the form namespace/dnsName")
-            hosts.append((namespace, host.lower(), item.pointer))
+            hosts.append((namespace, host.lower(), only))
     policy = spec["outboundTrafficPolicy"]["mode"]
     return Sidecar(
         obj.ref,
@@ -416,9 +454,31 @@ def string_match(pattern: str, value: str, *, fold: bool = False) -> bool:
     return pattern == value
 
 
+def normalized(path: str, how: str) -> str:
+    """A request's path as the proxy compares it: without query and fragment, and by `pathNormalization` of the mesh
+    (BASE unless told otherwise: dot segments resolved, backslashes turned).
+    """
+    path = path.partition("?")[0].partition("#")[0]
+    if how == "NONE" or not path.startswith("/"):
+        return path
+    if how == "DECODE_AND_MERGE_SLASHES":
+        path = re.sub("%2f|%5c", "/", path, flags=re.IGNORECASE)
+    kept: list[str] = []
+    parts = path.replace("\\", "/").split("/")[1:]
+    for number, part in enumerate(parts):
+        dots = re.sub("%2e", ".", part, flags=re.IGNORECASE)
+        if dots == "..":
+            kept = kept[:-1]
+        elif dots != ".":
+            kept.append(part)
+        if dots in (".", "..") and number == len(parts) - 1:
+            kept.append("")
+    path = "/" + "/".join(kept)
+    return re.sub("/{2,}", "/", path) if how in ("MERGE_SLASHES", "DECODE_AND_MERGE_SLASHES") else path
+
+
 def path_match(pattern: str, path: str) -> bool:
     """As `string_match`, and the templates `{*}` (one segment) and `{**}` (zero or more)."""
-    path = path.partition("?")[0]
     if "{" not in pattern:
         return string_match(pattern, path)
     expression = "".join(
@@ -564,7 +624,8 @@ def _request_match(condition: Condition, view: View) -> Match:
         case "methods":
             return _values(condition, None, lambda v: of(http.method, lambda m: string_match(v, m)))
         case "paths":
-            return _values(condition, None, lambda v: of(http.path, lambda p: path_match(v, p)))
+            how = view.config.normalization
+            return _values(condition, None, lambda v: of(http.path, lambda p: path_match(v, normalized(p, how))))
         case _ if name.startswith("when:request.headers["):
             header = name[len("when:request.headers[") : -1].lower()
             value = http.headers.get(header)
@@ -663,10 +724,15 @@ class Istio:
         if not isinstance(pod, Pod) or pod.cluster != self.cluster or packet.protocol != "TCP":
             return SILENT
         if Mesh.ISTIO_SIDECAR in pod.mesh:
-            return self._sidecar_ingress(packet, pod)
-        if Mesh.ISTIO_AMBIENT in pod.mesh:
-            return self._ambient_ingress(packet, pod)
-        return SILENT
+            return SILENT if _bypasses_inbound(pod, packet.port) else self._sidecar_ingress(packet, pod)
+        return self._ambient_ingress(packet, pod) if self.through_ztunnel(packet, pod) else SILENT
+
+    @staticmethod
+    def through_ztunnel(packet: Packet, pod: Pod) -> bool:
+        """What the node sends its own pods (kubelet's probes) comes as 169.254.7.127 and passes ztunnel by."""
+        if Mesh.ISTIO_AMBIENT not in pod.mesh or packet.protocol != "TCP":
+            return False
+        return packet.mtls is not None or packet.principal is not None or not _from_own_node(packet.source, pod)
 
     # --- who is calling ---
 
@@ -678,6 +744,8 @@ class Istio:
             return True
         client, pod = self.client(packet), packet.destination
         if client is None or not client.mesh & {Mesh.ISTIO_SIDECAR, Mesh.ISTIO_AMBIENT}:
+            return False
+        if Mesh.ISTIO_SIDECAR in client.mesh and _bypasses_outbound(client, packet):
             return False
         if isinstance(pod, Pod) and pod.cluster == self.cluster and Mesh.ISTIO_SIDECAR in pod.mesh & client.mesh:
             told = self._client_tls(packet, client, pod)
@@ -700,9 +768,7 @@ class Istio:
                     if rule.ref.namespace != place or not host or not (short or _host_fits(host, name)):
                         continue
                     policy = spec.get("trafficPolicy") if isinstance(spec, dict) else None
-                    tls = policy.get("tls") if isinstance(policy, dict) else None
-                    mode = _text(tls.get("mode")) if isinstance(tls, dict) else ""
-                    return mode or None
+                    return _tls_mode(policy, _asked_ports(packet, service)) or None
         return None
 
     @staticmethod
@@ -731,7 +797,8 @@ class Istio:
             return self._strict(packet, decided)
         protocol = self.port_protocol(pod, packet)
         policies = self.selecting(pod)
-        jwt = self._jwt(packet, self._requests_for(pod))
+        requests = self._requests_for(pod)
+        jwt = _jwt(packet, requests)
         # A sidecar told not to speak TLS learns no identity.
         peer = Peer(None) if mode == "DISABLE" else self.peer(packet)
         views = [
@@ -744,7 +811,7 @@ class Istio:
                 Branch(b.effect, b.by, b.why, (*b.doubts, protocol)) for ruling in rulings for b in ruling.branches
             ]
             return Ruling(tuple(branches), rulings[0].trace)
-        return self._with_tokens(rulings[0], packet, pod, views[0])
+        return _with_tokens(rulings[0], packet, requests if views[0].enforcer is Enforcer.HTTP else ())
 
     def _strict(self, packet: Packet, decided: Deciding | None) -> Ruling:
         by = (decided,) if decided else ()
@@ -764,9 +831,13 @@ class Istio:
         doubts: tuple[Doubt, ...] = ()
         if waypoint is not None:
             name, namespace = waypoint
-            view = View(packet, Enforcer.WAYPOINT, peer, self.config, pod.namespace, self._jwt(packet, ()))
-            attached = self.attached(namespace, name, packet.service)
+            client = self.client(packet)
+            asked = packet if client is None else replace(packet, source=client)
+            requests = tuple(r for r in self.requests if self._on_waypoint(r, namespace, name, packet.service))
+            view = View(asked, Enforcer.WAYPOINT, peer, self.config, pod.namespace, _jwt(packet, requests))
+            attached = tuple(a for a in self.authorizations if self._on_waypoint(a, namespace, name, packet.service))
             first = self._decide(attached, view, f"the waypoint {namespace}/{name}")
+            first = _with_tokens(first, packet, requests)
             passed = [b for b in first.branches if b.effect is not Effect.DENY]
             if not passed:
                 return first
@@ -848,58 +919,62 @@ class Istio:
         """AuthorizationPolicies on a workload: of the root and its own namespace; on gateways also by targetRefs."""
         found = self._memo.get(pod.key)
         if found is None:
-            gateway = pod.labels.get("gateway.networking.k8s.io/gateway-name", "")
-            chosen = []
-            for policy in self.authorizations:
-                if policy.ref.namespace not in (self.config.root_namespace, pod.namespace):
-                    continue
-                if policy.targets:
-                    if any(
-                        t.kind == "Gateway" and t.name == gateway and t.namespace == pod.namespace
-                        for t in policy.targets
-                    ):
-                        chosen.append(policy)
-                elif _selects(policy.selector, pod):
-                    chosen.append(policy)
-            found = self._memo[pod.key] = tuple(chosen)
+            found = self._memo[pod.key] = tuple(p for p in self.authorizations if self._on_workload(p, pod))
         return found
 
-    def attached(self, namespace: str, waypoint: str, service: Service | None) -> tuple[Authorization, ...]:
-        """AuthorizationPolicies that a waypoint enforces: attached to it, to the Service, or to its class."""
-        found = []
-        for policy in self.authorizations:
-            for target in policy.targets:
-                to_service = (
-                    target.kind == "Service"
-                    and service is not None
-                    and ((target.namespace, target.name) == (service.namespace, service.name))
-                )
-                to_gateway = target.kind == "Gateway" and (target.namespace, target.name) == (namespace, waypoint)
-                to_class = (
-                    target.kind == "GatewayClass"
-                    and target.name == "istio-waypoint"
-                    and policy.ref.namespace == self.config.root_namespace
-                )
-                if to_service or to_gateway or to_class:
-                    found.append(policy)
-                    break
-        return tuple(found)
+    def _on_workload(self, policy: Authorization | RequestAuthentication, pod: Pod) -> bool:
+        """Is the policy one of a pod's proxy? targetRefs are for gateways; a waypoint knows nothing else (attach)."""
+        if policy.ref.namespace not in (self.config.root_namespace, pod.namespace):
+            return False
+        gateway = pod.labels.get(_GATEWAY_NAME)
+        if not policy.targets:
+            return not (gateway and pod.labels.get(_MANAGED) == _WAYPOINT) and _selects(policy.selector, pod)
+        return gateway is not None and any(
+            t.kind == "Gateway" and (t.namespace, t.name) == (pod.namespace, gateway) for t in policy.targets
+        )
+
+    def _on_waypoint(
+        self, policy: Authorization | RequestAuthentication, namespace: str, waypoint: str, service: Service | None
+    ) -> bool:
+        """Does a waypoint enforce the policy: attached to it, to the Service, or to its class?"""
+        for target in policy.targets:
+            place = target.namespace, target.name
+            match target.kind:
+                case "Service" if service is not None and place == (service.namespace, service.name):
+                    return True
+                case "Gateway" if place == (namespace, waypoint):
+                    return True
+                case "GatewayClass" if target.name == "istio-waypoint":
+                    if policy.ref.namespace == self.config.root_namespace:
+                        return True
+                case _:
+                    pass
+        return False
 
     def waypoint(self, packet: Packet, pod: Pod) -> tuple[str, str] | None:
         """(name, namespace) of the waypoint in front of the destination for this packet, or None.
 
-        Traffic to a Service goes through the Service's (or namespace's) waypoint; callers outside the mesh do not.
+        Traffic to a Service goes through the Service's (or namespace's) waypoint, traffic to a pod's own address only
+        through one that is for workloads (label `istio.io/waypoint-for` of its Gateway; services where it says
+        nothing). Callers outside the mesh pass it by.
         """
         client = self.client(packet)
-        if client is None or not client.mesh or packet.service is None:
+        if client is None or not client.mesh & {Mesh.ISTIO_SIDECAR, Mesh.ISTIO_AMBIENT}:
             return None
-        namespace = self.world.clusters[self.cluster].namespaces.get(pod.namespace)
-        for labels in (packet.service.labels, namespace.labels if namespace else {}):
+        asked: Service | Pod = packet.service if packet.service is not None else pod
+        cluster = self.world.clusters[self.cluster]
+        home = cluster.namespaces.get(asked.namespace)
+        for labels in (asked.labels, home.labels if home else {}):
             name = labels.get("istio.io/use-waypoint")
             if name == "none":
                 return None
             if name:
-                return name, labels.get("istio.io/use-waypoint-namespace", pod.namespace)
+                namespace = labels.get("istio.io/use-waypoint-namespace", asked.namespace)
+                gateways = cluster.of("gateway.networking.k8s.io", "Gateway")
+                told = [g.labels for g in gateways if (g.ref.namespace, g.ref.name) == (namespace, name)]
+                serves = told[0].get("istio.io/waypoint-for", "service") if told else "service"
+                wanted = "service" if packet.service is not None else "workload"
+                return (name, namespace) if serves in (wanted, "all") else None
         return None
 
     def mtls_mode(self, pod: Pod, port: int | None, *, ambient: bool) -> tuple[str, Deciding | None]:
@@ -935,7 +1010,7 @@ class Istio:
                 word = (port.app_protocol or port.name.partition("-")[0]).lower()
                 if word in ("http", "http2", "grpc", "grpc-web", "kubernetes.io/h2c", "kubernetes.io/ws"):
                     known.add(Enforcer.HTTP)
-                elif word in ("tcp", "tls", "https", "mongo", "mysql", "redis", "kubernetes.io/wss"):
+                elif word in _TCP_WORDS or port.port in _SERVER_FIRST:
                     known.add(Enforcer.TCP)
         if len(known) == 1:
             return known.pop()
@@ -957,34 +1032,7 @@ class Istio:
     # --- tokens ---
 
     def _requests_for(self, pod: Pod) -> tuple[RequestAuthentication, ...]:
-        return tuple(
-            r
-            for r in self.requests
-            if r.ref.namespace in (self.config.root_namespace, pod.namespace)
-            and not r.targets
-            and _selects(r.selector, pod)
-        )
-
-    @staticmethod
-    def _jwt(packet: Packet, requests: tuple[RequestAuthentication, ...]) -> Match:
-        """Whether a token's claims could match: none was sent, or it depends on the token."""
-        if packet.http is None:
-            return _NO_REQUEST
-        if "authorization" not in packet.http.headers:
-            return False
-        return Doubt("what the request's token says", unseen=False) if requests else False
-
-    def _with_tokens(self, ruling: Ruling, packet: Packet, pod: Pod, view: View) -> Ruling:
-        """RequestAuthentication refuses a token that is there and not valid; without one it lets the request on."""
-        requests = [r for r in self._requests_for(pod) if r.issuers]
-        http = packet.http
-        sent = http is not None and http.headers.get("authorization", "").lower().startswith("bearer ")
-        if not requests or view.enforcer is not Enforcer.HTTP or not sent:
-            return ruling
-        doubt = Doubt(f"whether {requests[0].ref} takes the request's token", unseen=False)
-        by = (Deciding(requests[0].ref, "/spec/jwtRules", Direction.INGRESS, "deny"),)
-        refused = Branch(Effect.DENY, by, "the token is not valid", (doubt,))
-        return Ruling((*ruling.branches, refused), ruling.trace)
+        return tuple(r for r in self.requests if self._on_workload(r, pod))
 
     # --- sending ---
 
@@ -992,7 +1040,7 @@ class Istio:
         pod = packet.source
         if not isinstance(pod, Pod) or Mesh.ISTIO_SIDECAR not in pod.mesh or pod.cluster != self.cluster:
             return SILENT
-        if packet.protocol != "TCP":
+        if packet.protocol != "TCP" or _bypasses_outbound(pod, packet):
             return SILENT  # the sidecar captures TCP only
         sidecar = self.sidecar_of(pod)
         mode, by = self.outbound_mode(sidecar)
@@ -1046,10 +1094,12 @@ class Istio:
             return False
         if sidecar is None or sidecar.hosts is None:
             return True
+        asked = _asked_ports(packet, packet.service)
         return any(
             _host_in_scope(namespace, host, own, item, pod)
             for own, item in names
-            for namespace, host, _ in sidecar.hosts
+            for namespace, host, only in sidecar.hosts
+            if only is None or only in asked
         )
 
     def _entries(self, name: str, port: int | None, pod: Pod) -> Iterator[tuple[str, str]]:
@@ -1078,6 +1128,105 @@ class Istio:
                 if any(ip in block for ip in packet.ips(packet.destination)):
                     for host in spec.get("hosts") or ():
                         yield obj.ref.namespace, str(host).lower()
+
+
+def _jwt(packet: Packet, requests: Iterable[RequestAuthentication]) -> Match:
+    """Whether a token's claims could match: none is looked for, none was sent, or it depends on the token."""
+    looking = [r for r in requests if r.issuers]
+    if not looking:
+        return False
+    http = packet.http
+    if http is None:
+        return _NO_REQUEST
+    asked = {pair.partition("=")[0] for pair in (http.path or "").partition("?")[2].split("&")}
+    if any(r.headers & http.headers.keys() or r.params & asked for r in looking):
+        return Doubt("what the request's token says", unseen=False)
+    return False
+
+
+def _with_tokens(ruling: Ruling, packet: Packet, requests: Iterable[RequestAuthentication]) -> Ruling:
+    """RequestAuthentication refuses a token that is there and not valid; without one it lets the request on."""
+    listed = [r for r in requests if r.issuers]
+    if packet.http is None or _jwt(packet, listed) is False:
+        return ruling
+    doubt = Doubt(f"whether {listed[0].ref} takes the request's token", unseen=False)
+    by = (Deciding(listed[0].ref, "/spec/jwtRules", Direction.INGRESS, "deny"),)
+    refused = Branch(Effect.DENY, by, "the token is not valid", (doubt,))
+    return Ruling((*ruling.branches, refused), ruling.trace)
+
+
+def _from_own_node(source: End, pod: Pod) -> bool:
+    home = pod.cluster, pod.node
+    match source:
+        case Node():
+            return home == (source.cluster, source.name)
+        case Pod(host_network=True):
+            return pod.node != "" and home == (source.cluster, source.node)
+        case _:
+            return False
+
+
+def _listed(text: str, port: int | None) -> bool:
+    """A list of ports of the annotations that steer capture: "8080,9090" or "*"."""
+    words = [word.strip() for word in text.split(",")]
+    return "*" in words or (port is not None and str(port) in words)
+
+
+def _bypasses_inbound(pod: Pod, port: int | None) -> bool:
+    """Ports that never reach the sidecar: its own for health and metrics, and what the annotations leave out."""
+    if port in _AGENT_PORTS:
+        return True
+    included = pod.annotations.get(_CAPTURE + "includeInboundPorts", "*")
+    return not _listed(included, port) or _listed(pod.annotations.get(_CAPTURE + "excludeInboundPorts", ""), port)
+
+
+def _bypasses_outbound(pod: Pod, packet: Packet) -> bool:
+    """What a pod's sidecar does not capture on the way out: before translation, so the Service's port and address."""
+    asked = _asked_ports(packet, packet.service)
+    if any(_listed(pod.annotations.get(_CAPTURE + "excludeOutboundPorts", ""), port) for port in asked):
+        return True
+    ips = packet.service.cluster_ips if packet.service is not None else packet.ips(packet.destination)
+    excluded = _ranges(pod.annotations.get(_CAPTURE + "excludeOutboundIPRanges", ""))
+    included = pod.annotations.get(_CAPTURE + "includeOutboundIPRanges", "*")
+    if ips and all(any(ip in block for block in excluded) for ip in ips):
+        return True
+    if included.strip() == "*" or any(
+        _listed(pod.annotations.get(_CAPTURE + "includeOutboundPorts", ""), port) for port in asked
+    ):
+        return False
+    return bool(ips) and not any(ip in block for ip in ips for block in _ranges(included))
+
+
+def _ranges(text: str) -> tuple[Block, ...]:
+    found = []
+    for word in text.split(","):
+        try:
+            found.append(_block(word.strip()))
+        except ValueError:
+            continue
+    return tuple(found)
+
+
+def _asked_ports(packet: Packet, service: Service | None) -> frozenset[int]:
+    """The ports a client may have asked for to end at the packet's: those of the Service before translation."""
+    own = frozenset() if packet.port is None else frozenset({packet.port})
+    if service is None or not isinstance(packet.destination, Pod):
+        return own
+    names = {p.name for p in packet.destination.ports if p.port == packet.port} - {""}
+    return frozenset(p.port for p in service.ports if p.target == packet.port or p.target in names) or own
+
+
+def _tls_mode(policy: object, asked: frozenset[int]) -> str:
+    """`tls.mode` of a trafficPolicy; one for the port replaces all of it (portLevelSettings)."""
+    if not isinstance(policy, dict):
+        return ""
+    listed = policy.get("portLevelSettings")
+    for each in listed if isinstance(listed, list) else ():
+        port = each.get("port") if isinstance(each, dict) else None
+        if isinstance(port, dict) and port.get("number") in asked:
+            return _tls_mode({"tls": each.get("tls")}, frozenset())
+    tls = policy.get("tls")
+    return _text(tls.get("mode")) if isinstance(tls, dict) else ""
 
 
 def _only_proxy(pod: Pod) -> bool:
