@@ -18,6 +18,7 @@ from itertools import groupby
 from typing import TypeAlias
 
 from mcdoctor.policy.addresses import Block, parse_block
+from mcdoctor.policy.cilium_identity import read_config
 from mcdoctor.policy.family import Compiled, Family
 from mcdoctor.policy.fields import Field, Refused
 from mcdoctor.policy.index import Chosen, Index
@@ -40,7 +41,7 @@ from mcdoctor.policy.verdict import (
     either,
     first_match,
 )
-from mcdoctor.policy.world import DomainName, Node, Object, Outside, Pod
+from mcdoctor.policy.world import Cluster, DomainName, Node, Object, Outside, Pod
 
 GROUP = "policy.networking.k8s.io"
 ADMIN, BASELINE, CLUSTER = "AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "ClusterNetworkPolicy"
@@ -507,12 +508,32 @@ def _names(peer: NamesPeer, end: Pod | Node | Outside | DomainName) -> Match:
             return False
 
 
+def unenforced(world: Cluster, kind: str) -> str:
+    """Why the plugin is known to do nothing with objects of a kind; '' where it does, or is not known not to.
+
+    Cilium knows ClusterNetworkPolicy since 1.20 (`enable-k8s-cluster-network-policy`) and never knew v1alpha1.
+    """
+    if not world.datapath.enforces_network_policy:
+        return f"{world.datapath.cni} enforces no policies"
+    config = read_config(world)
+    if world.datapath.systems != ("cilium",) or config.version is None:
+        return ""
+    if kind == CLUSTER and config.version >= (1, 20) and (config.ref is None or config.cluster_network_policies):
+        return ""
+    return f"Cilium {'.'.join(map(str, config.version))} does not enforce this kind here"
+
+
 def compile_cluster(index: Index, cluster: str, earlier: Mapping[str, Compiled]) -> Admin:
     world = index.world.clusters[cluster]
     policies: list[Policy] = []
     refusals: list[Refusal] = []
     for kind in (ADMIN, BASELINE, CLUSTER):
-        for obj in world.of(GROUP, kind):
+        objects = world.of(GROUP, kind)
+        why = unenforced(world, kind) if objects else ""
+        for obj in objects:
+            if why:
+                refusals.append(Refusal(obj.ref, "/kind", why))
+                continue
             try:
                 policies.append(read(obj, index))
             except Refused as refused:

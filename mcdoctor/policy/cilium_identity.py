@@ -201,6 +201,7 @@ class Config:
     node_labels: bool | None
     default_deny_switch: bool
     port_may_miss: bool
+    cluster_network_policies: bool
     labels: LabelFilter
 
     def before(self, major: int, minor: int) -> bool | None:
@@ -257,6 +258,7 @@ def read_config(cluster: Cluster) -> Config:
         node_labels=(_flag(data, "enable-node-selector-labels") is True) if given else None,
         default_deny_switch=_flag(data, "enable-non-default-deny-policies") is not False,
         port_may_miss=_flag(data, "enable-extended-ip-protocols") is True,
+        cluster_network_policies=_flag(data, "enable-k8s-cluster-network-policy") is True,
         labels=label_filter(data.get("labels", "")),
     )
 

@@ -404,3 +404,35 @@ def test_more_of_what_the_api_server_refuses(policy: Any, field: str) -> None:
     engine = one(*WORLD, policy, CLOSED, cni="kube-router")
     assert [r.field for r in engine.refusals] == [field]
     assert engine.decide(packet(engine, "ingress", "shop/web", "data/db")).verdict == "denied"
+
+
+# --- plugins that are known not to enforce these kinds ------------------------------------------------------------------
+
+
+def cilium(version: str, **data: str) -> list[dict[str, Any]]:
+    agent = pod("kube-system", "cilium-x", {"k8s-app": "cilium"}, containers=("cilium-agent",), host_network=True)
+    agent["spec"]["containers"][0]["image"] = f"quay.io/cilium/cilium:{version}"
+    meta = {"namespace": "kube-system", "name": "cilium-config"}
+    settings = {k.replace("_", "-"): v for k, v in data.items()}
+    return [agent, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": settings}]
+
+
+@pytest.mark.parametrize(
+    ("more", "cni", "old", "new"),
+    [
+        ([], "", "denied", "denied"),
+        ([], "flannel", "allowed", "allowed"),  # nothing enforces policies
+        (cilium("v1.18.5"), "", "allowed", "allowed"),
+        (cilium("v1.20.2", enable_k8s_cluster_network_policy="true"), "", "allowed", "denied"),  # v1alpha1 never
+        (cilium("v1.20.2"), "", "allowed", "allowed"),  # off by default
+        (cilium("v1.20.2")[:1], "", "allowed", "denied"),  # the setting is not known
+        (cilium("latest"), "", "denied", "denied"),
+    ],
+)
+def test_plugins_that_do_not_know_the_kinds(more: list[Any], cni: str, old: str, new: str) -> None:
+    """cilium/cilium 1.17.6 to 1.20.2: `pkg/policy/k8s/cluster_network_policy.go` comes with 1.20."""
+    for policy, expected in ((anp("x", 1, rule("Deny")), old), (cnp("x", "Admin", 1, rule("Deny")), new)):
+        engine = one(*WORLD, *more, policy, cni=cni)
+        found = ask(engine, Question(PodName("shop", "web"), PodName("data", "db"), 5432))
+        assert found.ingress == expected
+        assert ("not counted" in found.reason) is (expected == "allowed")
