@@ -17,6 +17,7 @@ from mcdoctor.cli.errors import NOT_SETTLED, fail, plain, say
 if TYPE_CHECKING:
     from mcdoctor.cli.policy_world import Loaded
     from mcdoctor.policy.engine import Engine
+    from mcdoctor.policy.near import NearMiss
     from mcdoctor.policy.path import Answer
     from mcdoctor.policy.question import Question, Source, Target
     from mcdoctor.policy.smallest import Suggestion
@@ -375,6 +376,25 @@ def _changes(suggestion: Suggestion | None) -> dict[str, Any] | None:
     }
 
 
+def _near(miss: NearMiss) -> dict[str, Any]:
+    """A near miss with the change that would let the rule match, as operations of JSON Patch on the objects named."""
+    patch = [
+        {"object": str(c.ref), "op": c.op, "path": c.pointer} | ({} if c.op == "remove" else {"value": c.value})
+        for c in miss.changes
+    ]
+    return {
+        "object": str(miss.ref),
+        "cluster": miss.ref.cluster,
+        "pointer": miss.pointer,
+        "direction": str(miss.direction),
+        "why": miss.why,
+        "ko": miss.ko,
+        "gap": miss.gap,
+        "changes": patch,
+        "traffic": dict(miss.traffic),
+    }
+
+
 def _show(engine: Engine, answer: Answer, output: Format) -> None:
     from mcdoctor.policy import batch
     from mcdoctor.policy.smallest import suggest
@@ -386,7 +406,7 @@ def _show(engine: Engine, answer: Answer, output: Format) -> None:
     if output is Format.JSON:
         body = batch.to_json(answer) | {
             "hops": _hops(answer),
-            "near": [{"object": str(n.ref), "pointer": n.pointer, "why": n.why} for n in answer.near],
+            "near": [_near(miss) for miss in answer.near],
             "notes": list(answer.notes),
             "change": _changes(suggestion),
         }
@@ -589,13 +609,21 @@ def what_if(
 
 
 _WORDS = {
-    "en": {"egress": "leaving", "ingress": "arriving", "at": "in cluster", "none": "no policy applies", "hence": "so"},
+    "en": {
+        "egress": "leaving",
+        "ingress": "arriving",
+        "at": "in cluster",
+        "none": "no policy applies",
+        "hence": "so",
+        "near": "nearly",
+    },
     "ko": {
         "egress": "나가는 방향",
         "ingress": "들어오는 방향",
         "at": "클러스터",
         "none": "적용되는 정책이 없습니다",
         "hence": "따라서",
+        "near": "거의 맞는 규칙",
     },
 }
 _VERDICTS = {
@@ -653,5 +681,8 @@ def explain(
             if not point.trace:
                 print(f"   - {words['none']}")
             print("   " + plain(f"{words['hence']}: {verdicts[str(point.verdict)]}: {point.why}"))
+    for miss in answer.near:
+        told = miss.ko if lang is Language.KO else miss.why
+        print(plain(f"{words['near']}: {miss.ref} {miss.pointer}: {told}"))
     print(plain(f"{verdicts[str(answer.verdict)]}: {answer.reason}"))
     raise typer.Exit(_exit_code(answer))

@@ -485,12 +485,9 @@ def _told(path: PathAnswer, verdict: Verdict, several: bool) -> str:
 def _near(engine: Engine, walked: Sequence[PathAnswer]) -> tuple[NearMiss, ...]:
     found: dict[NearMiss, None] = {}
     for path in walked:
-        for point in path.points:
-            if point.verdict is not Verdict.ALLOWED:
-                packet = point.points[0].packet
-                for name in ("kubernetes", *engine.world.clusters[packet.cluster].datapath.systems):
-                    family = engine.compiled[packet.cluster].get(name)
-                    found.update(dict.fromkeys(near_misses(engine.world, family, packet)))
+        for answer in path.points:
+            for point in answer.points if answer.verdict is not Verdict.ALLOWED else ():
+                found.update(dict.fromkeys(near_misses(engine, point)))
         if found:
             break
     return tuple(found)
