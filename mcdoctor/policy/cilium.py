@@ -545,6 +545,8 @@ def _layer7(field: Field, direction: Direction, nodes: bool, any_ports: bool, re
     if sum(map(bool, (http, kafka, dns, proto))) > 1:
         raise Refused(field.pointer, "multiple L7 protocol rule types specified in single rule")
     where = "host " if nodes else ""
+    if (http or kafka or dns) and not reader.config.layer7:
+        raise Refused(field.pointer, "needs enable-l7-proxy")
     if dns and direction is Direction.INGRESS:
         raise Refused(field["dns"].pointer, "DNS rules are not supported on ingress")
     for name, given in (("http", http), ("kafka", kafka)):
@@ -646,6 +648,8 @@ def _rule(
     ports, icmps = list(field["toPorts"].items()), list(field["icmps"].items())
     if ports and icmps:
         raise Refused(field["icmps"].pointer, "icmps may only be present without toPorts; use a rule of its own")
+    if icmps and not reader.config.icmp:
+        raise Refused(field["icmps"].pointer, "needs enable-icmp-rules")
     listed = [_port_rule(item, direction, deny, nodes, reader, ref) for item in ports] + [_icmp(i) for i in icmps]
     authentication = ""
     if not deny and field["authentication"].present:
@@ -1494,16 +1498,19 @@ def compile_cluster(index: Index, cluster: str, earlier: Mapping[str, Compiled])
     refusals: list[Refusal] = []
     reader = Reader(world, config, _cidr_groups(world, refusals), refusals)
     policies: list[Policy] = []
-    for kind in (NAMESPACED, CLUSTERWIDE):
+    for kind, enabled in zip((NAMESPACED, CLUSTERWIDE), config.own_policies, strict=True):
         for obj in sorted(world.of(*kind), key=lambda o: (o.ref.namespace, o.ref.name)):
             warned = len(refusals)
+            if not enabled:
+                refusals.append(Refusal(obj.ref, "/kind", "cilium-config tells the agents not to read this kind"))
+                continue
             try:
                 policies += read(obj, reader)
             except Refused as refused:
                 del refusals[warned:]
                 refusals.append(Refusal(obj.ref, refused.pointer, refused.why))
     native = earlier.get("kubernetes")
-    if isinstance(native, Kubernetes):
+    if isinstance(native, Kubernetes) and config.network_policies:
         policies += map(translated, native.policies)
     return Cilium(index, cluster, config, tuple(policies), tuple(refusals), world.datapath.ipblock_covers_nodes)
 

@@ -201,7 +201,12 @@ class Config:
     node_labels: bool | None
     default_deny_switch: bool
     port_may_miss: bool
+    network_policies: bool
     cluster_network_policies: bool
+    own_policies: tuple[bool, bool]
+    """Whether the agents read CiliumNetworkPolicy, and CiliumClusterwideNetworkPolicy."""
+    layer7: bool
+    icmp: bool
     labels: LabelFilter
 
     def before(self, major: int, minor: int) -> bool | None:
@@ -258,7 +263,14 @@ def read_config(cluster: Cluster) -> Config:
         node_labels=(_flag(data, "enable-node-selector-labels") is True) if given else None,
         default_deny_switch=_flag(data, "enable-non-default-deny-policies") is not False,
         port_may_miss=_flag(data, "enable-extended-ip-protocols") is True,
+        network_policies=_flag(data, "enable-k8s-networkpolicy") is not False,
         cluster_network_policies=_flag(data, "enable-k8s-cluster-network-policy") is True,
+        own_policies=(
+            _flag(data, "enable-cilium-network-policy") is not False,
+            _flag(data, "enable-cilium-clusterwide-network-policy") is not False,
+        ),
+        layer7=_flag(data, "enable-l7-proxy") is not False,
+        icmp=_flag(data, "enable-icmp-rules") is not False,
         labels=label_filter(data.get("labels", "")),
     )
 

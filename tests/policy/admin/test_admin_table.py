@@ -425,7 +425,7 @@ def cilium(version: str, **data: str) -> list[dict[str, Any]]:
         (cilium("v1.18.5"), "", "allowed", "allowed"),
         (cilium("v1.20.2", enable_k8s_cluster_network_policy="true"), "", "allowed", "denied"),  # v1alpha1 never
         (cilium("v1.20.2"), "", "allowed", "allowed"),  # off by default
-        (cilium("v1.20.2")[:1], "", "allowed", "denied"),  # the setting is not known
+        (cilium("v1.20.2")[:1], "cilium", "allowed", "denied"),  # the setting is not known
         (cilium("latest"), "", "denied", "denied"),
     ],
 )

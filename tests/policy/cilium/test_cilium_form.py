@@ -146,6 +146,29 @@ def test_versions_and_settings_that_refuse() -> None:
     assert one(*WORLD, old, cni="cilium").refusals == ()
 
 
+@pytest.mark.parametrize(
+    ("setting", "spec", "kind", "field"),
+    [
+        ("enable-l7-proxy", ports(TCP, rules={"http": [{}]}), "CiliumNetworkPolicy", "/spec/ingress/0/toPorts/0/rules"),
+        ("enable-icmp-rules", rule(icmps=[{"fields": [{"type": 8}]}]), "CiliumNetworkPolicy", "/spec/ingress/0/icmps"),
+        ("enable-cilium-network-policy", rule(fromEndpoints=[{}]), "CiliumNetworkPolicy", "/kind"),
+        (
+            "enable-cilium-clusterwide-network-policy",
+            rule(fromEndpoints=[{}]),
+            "CiliumClusterwideNetworkPolicy",
+            "/kind",
+        ),
+    ],
+)
+def test_what_the_agents_are_told_not_to_do(setting: str, spec: Any, kind: str, field: str) -> None:
+    """rule_validation.go, config.go of 1.18 to 1.20."""
+    meta = {"namespace": "kube-system", "name": "cilium-config"}
+    for value, expected in (("false", [field]), ("true", [])):
+        config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {setting: value}}
+        engine = one(*WORLD, cnp("x", spec, kind), config, cni="cilium")
+        assert [r.field for r in engine.refusals] == expected
+
+
 def test_an_older_version_of_the_kind_and_a_broken_group_are_named() -> None:
     old = CLOSED | {"apiVersion": "cilium.io/v1"}
     group = obj("cilium.io/v2", "CiliumCIDRGroup", None, "g", {"externalCIDRs": ["10.0.0.0/8", "home"]})

@@ -657,6 +657,14 @@ def test_enforcement_modes(policies: list[Any], expected: str) -> None:
     assert answer(*policies).verdict == expected
 
 
+def test_network_policies_count_unless_the_agent_is_told_otherwise() -> None:
+    """config.go: enable-k8s-networkpolicy."""
+    closed = network_policy("shop", "np", {"podSelector": {}, "policyTypes": ["Ingress"]})
+    assert ingress(closed, config()) == "denied"
+    assert ingress(closed, config(enable_k8s_networkpolicy="false")) == "allowed"
+    assert ingress(closed, config(enable_k8s_networkpolicy="false"), cnp("x", ingress=[{}])) == "denied"
+
+
 def test_the_host_firewall_needs_its_own_allowances() -> None:
     """ "Then health, kube-apiserver and the like must be allowed"; host.rst."""
     wall = ccnp("wall", nodeSelector={}, ingress=[{"fromEntities": ["health"]}])
