@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from mcdoctor.policy.addresses import Ip
+from mcdoctor.policy.addresses import Ip, parse_ip
 from mcdoctor.policy.question import Address, Fqdn, NodeName, PodName, ServiceName
 from mcdoctor.policy.world import Cluster, DomainName, End, Endpoint, Node, Outside, Pod, Service, World
 
@@ -230,3 +230,43 @@ def fqdn_service(name: Fqdn) -> ServiceName | None:
     if len(parts) >= 3 and parts[2] == "svc" and all(parts[:2]):
         return ServiceName(parts[1], parts[0])
     return None
+
+
+_ZONES = (["cluster", "local"], ["clusterset", "local"])
+
+
+def name_meant(world: World, name: Fqdn, source: Found) -> ServiceName | PodName | Address | Unresolved | None:
+    """What a host name stands for inside the clusters; None = a name outside. Names that can only be of a cluster but
+    lead to nothing known are Unresolved: whose policies would be asked is open.
+
+    Source: "DNS for Services and Pods" (kubernetes.io), the CoreDNS plugin `kubernetes`.
+    """
+    text = name.name.rstrip(".").lower()
+    try:
+        return Address(parse_ip(text))
+    except ValueError:
+        pass
+    parts = text.split(".")
+    if len(parts) <= 2 and isinstance(source.end, Pod):  # by the search list of the pod's resolv.conf
+        near = ServiceName(parts[1] if len(parts) == 2 else source.end.namespace, parts[0], source.cluster)
+        return near if (near.namespace, near.name) in world.clusters[source.cluster].services else None
+    inside = parts[-2:] in _ZONES or parts[-1] == "svc"
+    service = fqdn_service(name)
+    if service is not None:
+        known = service_named(world, service, source.cluster)
+        if isinstance(known, Unresolved):
+            return known if inside else None
+        return service
+    if len(parts) > 3 and parts[3] == "svc":
+        for cluster in clusters(world, "", source.cluster):
+            for pod in cluster.pods.values():
+                dashed = [str(ip).replace(".", "-").replace(":", "-") for ip in pod.ips]
+                if pod.namespace == parts[2] and parts[0] in (pod.raw_spec.get("hostname"), *dashed):
+                    return PodName(pod.namespace, pod.name, cluster.name)
+    if len(parts) > 2 and parts[2] == "pod" and inside:
+        for spelled in (parts[0].replace("-", "."), parts[0].replace("-", ":")):
+            try:
+                return Address(parse_ip(spelled))
+            except ValueError:
+                continue
+    return Unresolved(f"{text} is a name inside a cluster, and leads to nothing among the objects") if inside else None
