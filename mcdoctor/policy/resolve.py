@@ -270,3 +270,17 @@ def name_meant(world: World, name: Fqdn, source: Found) -> ServiceName | PodName
             except ValueError:
                 continue
     return Unresolved(f"{text} is a name inside a cluster, and leads to nothing among the objects") if inside else None
+
+
+def behind_node(world: World, node: Node, port: int | None, protocol: str) -> tuple[Service | Pod, int] | None:
+    """What a port of a node leads to: the Service of that node port or the pod of that host port, and its own port."""
+    cluster = world.clusters[node.cluster]
+    for service in cluster.services.values() if port else ():
+        for spec in service.ports if service.type in ("NodePort", "LoadBalancer") else ():
+            if (spec.node_port, spec.protocol) == (port, protocol):
+                return service, spec.port
+    for pod in cluster.pods.values() if port else ():
+        for listed in pod.ports if pod.node == node.name and not pod.host_network and pod.phase not in FINISHED else ():
+            if (listed.host_port, listed.protocol) == (port, protocol):
+                return pod, listed.port
+    return None
