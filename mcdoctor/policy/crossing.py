@@ -24,7 +24,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mcdoctor.policy.addresses import Block, Ip, parse_block, parse_ip
+from mcdoctor.policy.addresses import Atoms, Block, Ip, parse_block, parse_ip
 from mcdoctor.policy.fields import Field, Refused
 from mcdoctor.policy.question import Packet, Question
 from mcdoctor.policy.resolve import Backend
@@ -172,13 +172,18 @@ def _global_cidrs(cluster: Cluster, name: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def global_addresses(world: World, pod: Pod | Node, service: Service | None, *, egress: bool) -> tuple[Ip, ...]:
-    """The addresses by which Globalnet shows a pod to the other cluster; () when they are not among the objects.
+def global_addresses(
+    world: World, pod: Pod | Node, service: Service | None, *, egress: bool, atoms: Mapping[int, Atoms]
+) -> tuple[Ip, ...]:
+    """The addresses by which Globalnet may show a pod to the other cluster, one for each range that policies tell
+    apart (`atoms`); () when they are not among the objects.
 
-    Egress: GlobalEgressIPs that select it, else the cluster's ClusterGlobalEgressIP, else both ends of the global CIDR.
+    Egress: GlobalEgressIPs that select it, else the cluster's ClusterGlobalEgressIP, else any of the global CIDR that
+    is not another's.
     """
     cluster = world.clusters[pod.cluster]
     allocated: list[str] = []
+    others: list[str] = []
     if egress:
         if isinstance(pod, Pod):
             for obj in cluster.of("submariner.io", "GlobalEgressIP"):
@@ -187,8 +192,8 @@ def global_addresses(world: World, pod: Pod | Node, service: Service | None, *, 
                     chosen = not spec["podSelector"].present or matches(parse(spec["podSelector"]), pod.labels)
                 except Refused:
                     continue
-                if obj.ref.namespace == pod.namespace and chosen:
-                    allocated += _texts(obj.raw, "allocatedIPs")
+                mine = obj.ref.namespace == pod.namespace and chosen
+                (allocated if mine else others).extend(_texts(obj.raw, "allocatedIPs"))
         if not allocated:
             for obj in cluster.of("submariner.io", "ClusterGlobalEgressIP"):
                 allocated += _texts(obj.raw, "allocatedIPs")
@@ -200,15 +205,39 @@ def global_addresses(world: World, pod: Pod | Node, service: Service | None, *, 
                 (service is not None and reference[0] == service.name) or reference[1] == pod.name
             ):
                 allocated += [ip for ip in [(obj.raw.get("status") or {}).get("allocatedIP")] if isinstance(ip, str)]
-    if not allocated:
-        everywhere = [c for each in world.clusters.values() for c in _global_cidrs(each, pod.cluster)]
-        for text in dict.fromkeys(everywhere):
-            try:
-                block = parse_block(text)
-            except ValueError:
-                continue
-            return Ip(block.version, block.low), Ip(block.version, block.high)
-    return _addresses(allocated)
+    if allocated:
+        return _told_apart(_spans(allocated), (), atoms)
+    everywhere = [c for each in world.clusters.values() for c in _global_cidrs(each, pod.cluster)]
+    return _told_apart(_spans(dict.fromkeys(everywhere)), _spans(others), atoms)
+
+
+def _spans(texts: Iterable[str]) -> list[Block]:
+    """CIDRs, addresses and ranges ("242.0.0.1-242.0.0.8"); what is none is left out."""
+    found = []
+    for text in texts:
+        try:
+            if "/" in text:
+                found.append(parse_block(text))
+            else:
+                low, _, high = text.partition("-")
+                first, last = parse_ip(low.strip()), parse_ip((high or low).strip())
+                found.append(Block(first.version, first.value, last.value))
+        except ValueError:
+            continue
+    return found
+
+
+def _told_apart(spans: Sequence[Block], others: Sequence[Block], atoms: Mapping[int, Atoms]) -> tuple[Ip, ...]:
+    """Addresses of these spans, one for each range of the atoms, without those of `others`."""
+    found: dict[Ip, None] = {}
+    for span in spans:
+        ranges = atoms[span.version]
+        starts = (max(span.low, ranges.starts[number]) for number in ranges.within(span))
+        for value in (*starts, span.high):
+            ip = Ip(span.version, value)
+            if not any(ip in other for other in others):
+                found[ip] = None
+    return tuple(found)
 
 
 def pod_namespace(pod: Pod | Node) -> str:
@@ -407,8 +436,18 @@ def by_waypoint(ask: Ask, source: Pod, backend: Backend, waypoint: str, pods: Se
     return Path(tuple(legs), "waypoint", (note,))
 
 
-def across(world: World, ask: Ask, source: Pod | Node, backend: Backend, carrier: str, evidence: str) -> Path:
-    """From one cluster to a pod or node of another, as `carrier` carries it."""
+def across(
+    world: World,
+    ask: Ask,
+    source: Pod | Node,
+    backend: Backend,
+    carrier: str,
+    evidence: str,
+    atoms: Mapping[int, Atoms],
+) -> Path:
+    """From one cluster to a pod or node of another, as `carrier` carries it. `atoms`: how policies cut the address
+    space, by IP version.
+    """
     a, b = source.cluster, backend.cluster
     remote = world.clusters[b]
     destination, port = backend.end, backend.port
@@ -427,9 +466,12 @@ def across(world: World, ask: Ask, source: Pod | Node, backend: Backend, carrier
             return Path((leave([destination], port), arrive([source])), carrier, tuple(notes))
         case "globalnet":
             there = outsides(
-                global_addresses(world, destination, ask.service, egress=False), f"the global address of {destination}"
+                global_addresses(world, destination, ask.service, egress=False, atoms=atoms),
+                f"the global address of {destination}",
             )
-            here = outsides(global_addresses(world, source, None, egress=True), f"the global address of {source}")
+            here = outsides(
+                global_addresses(world, source, None, egress=True, atoms=atoms), f"the global address of {source}"
+            )
             return Path((leave(there, port), arrive(here)), carrier, tuple(notes))
         case "istio" | "istio-ambient" | "linkerd":
             return _through_gateway(world, ask, source, backend, carrier, notes)

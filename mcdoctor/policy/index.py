@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias
 
-from mcdoctor.policy.addresses import Block, cut, parse_block
+from mcdoctor.policy.addresses import Block, cut, host_block, parse_block, parse_ip
 from mcdoctor.policy.selectors import DOES_NOT_EXIST, EXISTS, IN, Requirement, Selector, holds
 from mcdoctor.policy.world import METADATA_NAME, ContainerPort, Labels, Mesh, Namespace, Pod, World
 
 _TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
-_CIDR = re.compile(r"[0-9A-Fa-f:.]+/[0-9]{1,3}\Z")
+_ADDRESS = re.compile(r"(?=.*[.:])[0-9A-Fa-f:.]+(/[0-9]{1,3})?\Z")
 _SOURCES = ("k8s.", "any.")  # Cilium also writes `k8s.app` for `k8s:app`
 
 
@@ -59,7 +59,16 @@ def mentioned(strings: Iterable[str]) -> set[str]:
 
 
 _Cells: TypeAlias = tuple[tuple[int, int], ...]
-_Key: TypeAlias = tuple[tuple[tuple[str, str], ...], tuple[ContainerPort, ...], bool, str, frozenset[Mesh], _Cells]
+_Pairs: TypeAlias = tuple[tuple[str, str], ...]
+_Key: TypeAlias = tuple[_Pairs, tuple[ContainerPort, ...], bool, str, frozenset[Mesh], _Cells, _Pairs]
+_STEERING = ("config.linkerd.io/", "traffic.sidecar.istio.io/")
+"""Annotations of meshed pods that change what their proxy enforces."""
+
+
+def _steering(pod: Pod) -> _Pairs:
+    if not pod.mesh:
+        return ()
+    return tuple(sorted(item for item in pod.annotations.items() if item[0].startswith(_STEERING)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,6 +143,8 @@ class Index:
         self.world = world
         strings = texts_of(policies)
         self.interest = mentioned(strings) | set(_IDENTITY)
+        if any(pod.mesh for pod in world.pods()):  # what a proxy takes a port for follows from the Services on it
+            self.interest.update(k for c in world.clusters.values() for s in c.services.values() for k in s.selector)
         blocks = [block for block in map(_block, strings) if block is not None]
         self.atoms = {version: cut(version, blocks) for version in (4, 6)}
         self.classes: list[PodClass] = []
@@ -160,7 +171,15 @@ class Index:
                 if len(kept) > 1:
                     kept.sort()
                 cells = tuple([(ip.version, bisect_right(starts[ip.version], ip.value) - 1) for ip in pod.ips])
-                key = (tuple(kept), pod.ports, pod.host_network, pod.service_account, pod.mesh, cells)
+                key = (
+                    tuple(kept),
+                    pod.ports,
+                    pod.host_network,
+                    pod.service_account,
+                    pod.mesh,
+                    cells,
+                    _steering(pod),
+                )
                 by_namespace[pod.namespace].setdefault(key, []).append(pod)
             for name, groups in by_namespace.items():
                 room = Room(cluster.namespaces[name], len(self.classes), len(groups))
@@ -310,10 +329,11 @@ class Index:
 
 
 def _block(text: str) -> Block | None:
-    if not _CIDR.match(text):
+    """A CIDR, or a single address: meshes and Calico's sets name those too."""
+    if not _ADDRESS.match(text):
         return None
     try:
-        return parse_block(text)
+        return parse_block(text) if "/" in text else host_block(parse_ip(text))
     except ValueError:
         return None
 

@@ -9,8 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from mcdoctor.policy.crossing import Ask, Leg, Path, across, carrier_named, client_seen, detect, direct, relayed
+from mcdoctor.policy.crossing import (
+    Ask,
+    Leg,
+    Path,
+    across,
+    by_waypoint,
+    carrier_named,
+    client_seen,
+    detect,
+    direct,
+    relayed,
+)
 from mcdoctor.policy.engine import Engine
+from mcdoctor.policy.istio import Istio
 from mcdoctor.policy.layers import PointDecision
 from mcdoctor.policy.near import NearMiss, near_misses
 from mcdoctor.policy.question import Address, Fqdn, NodeName, Packet, PodName, Question, ServiceName
@@ -20,8 +32,10 @@ from mcdoctor.policy.resolve import (
     Unresolved,
     address_end,
     backends,
+    behind_node,
     clusters,
     fqdn_service,
+    name_meant,
     node_end,
     pod_ends,
     service_named,
@@ -142,24 +156,52 @@ def _targets(engine: Engine, question: Question, source: Found) -> tuple[list[Ba
             node = node_end(world, target, source.cluster)
             if isinstance(node, Unresolved):
                 return node
-            return [Backend(node.end, node.cluster, number)], [node.note] if node.note else []
+            behind = _behind_node(engine, question, source, node.end)
+            return behind or ([Backend(node.end, node.cluster, number)], [node.note] if node.note else [])
         case Address():
             end = address_end(world, target, source.cluster)
             if isinstance(end, Service):
                 return _service_targets(engine, question, source, [end], [f"{target.ip} is an address of {end}"])
-            return [Backend(end.end, end.cluster, number)], [end.note] if end.note else []
+            behind = _behind_node(engine, question, source, end.end)
+            return behind or ([Backend(end.end, end.cluster, number)], [end.note] if end.note else [])
         case ServiceName():
             services = service_named(world, target, source.cluster)
             if isinstance(services, Unresolved):
                 return services
             return _service_targets(engine, question, source, services, [])
         case Fqdn():
-            name = fqdn_service(target)
-            if name is not None:
-                services = service_named(world, name, source.cluster)
-                if not isinstance(services, Unresolved):
-                    return _service_targets(engine, question, source, services, [f"{target.name} is {services[0]}"])
+            meant = name_meant(world, target, source)
+            if isinstance(meant, Unresolved):
+                return meant
+            if isinstance(meant, ServiceName):
+                services = service_named(world, meant, source.cluster)
+                if isinstance(services, Unresolved):
+                    return services
+                return _service_targets(engine, question, source, services, [f"{target.name} is {services[0]}"])
+            if meant is not None:
+                reached = _targets(engine, replace(question, destination=meant), source)
+                if isinstance(reached, Unresolved):
+                    return reached
+                return reached[0], [f"{target.name} is {reached[0][0].end}"]
             return [Backend(DomainName(target.name.rstrip(".").lower()), "", number)], []
+
+
+def _behind_node(
+    engine: Engine, question: Question, source: Found, end: End
+) -> tuple[list[Backend], list[str]] | Unresolved | None:
+    """The endpoints behind a node port or host port; None where the node itself is meant."""
+    if not isinstance(end, Node) or not isinstance(question.port, int):
+        return None
+    behind = behind_node(engine.world, end, question.port, question.protocol)
+    if behind is None:
+        return None
+    there, port = behind
+    told = f"port {question.port} of {end} leads to {there}"
+    if isinstance(source.end, Pod) and not source.end.host_network:
+        return Unresolved(f"{told}: ask for that; what the policies of {source.end} see of the way is up to the plugin")
+    if isinstance(there, Pod):
+        return [Backend(there, end.cluster, port)], [told]
+    return _service_targets(engine, replace(question, port=port), source, [there], [told])
 
 
 def _service_targets(
@@ -241,11 +283,11 @@ def _path(engine: Engine, question: Question, source: Found, backend: Backend, v
     if isinstance(end, (Pod, Node)) and remote and backend.cluster != source.cluster:
         assert isinstance(backend.end, (Pod, Node))
         if carrier:
-            return across(world, ask, end, backend, carrier, "as asked")
+            return across(world, ask, end, backend, carrier, "as asked", engine.index.atoms)
         found, evidence = detect(world, end, backend.end, backend.service)
         if found == "unknown" and backend.service is not None and backend.service.type in ("LoadBalancer", "NodePort"):
             found, evidence = "load-balancer", f"{backend.service} is of type {backend.service.type}"
-        return across(world, ask, end, backend, found, evidence)
+        return across(world, ask, end, backend, found, evidence, engine.index.atoms)
     service = backend.service
     if isinstance(end, Outside) and remote and service is not None and service.type in ("LoadBalancer", "NodePort"):
         notes: list[str] = []
@@ -256,7 +298,28 @@ def _path(engine: Engine, question: Question, source: Found, backend: Backend, v
             notes.append("Cilium may keep the client's address: with DSR, and where that node runs the pod itself")
         packets = [ask.packet(backend.cluster, Direction.INGRESS, s, backend.end, backend.port) for s in seen]
         return Path((Leg("destination", tuple(packets)),), "load-balancer", tuple(notes))
-    return direct(ask, end, backend.end, backend.port, source.cluster, backend.cluster)
+    return _by_waypoint(engine, ask, source, backend) or direct(
+        ask, end, backend.end, backend.port, source.cluster, backend.cluster
+    )
+
+
+def _by_waypoint(engine: Engine, ask: Ask, source: Found, backend: Backend) -> Path | None:
+    """Inside one cluster of an ambient mesh: the path through the waypoint that the destination asks for."""
+    family = engine.compiled.get(backend.cluster, {}).get("istio")
+    end, target = source.end, backend.end
+    if not isinstance(family, Istio) or not isinstance(end, Pod) or not isinstance(target, Pod):
+        return None
+    packet = ask.packet(backend.cluster, Direction.INGRESS, end, target, backend.port)
+    named = family.waypoint(packet, target) if family.through_ztunnel(packet, target) else None
+    if named is None or end.key == target.key:
+        return None
+    name, namespace = named
+    pods = [
+        pod
+        for pod in engine.world.clusters[backend.cluster].pods.values()
+        if pod.namespace == namespace and pod.labels.get("gateway.networking.k8s.io/gateway-name") == name
+    ]
+    return by_waypoint(ask, end, backend, f"{namespace}/{name}", pods)
 
 
 def _via(engine: Engine, ask: Ask, source: Found, backend: Backend) -> Path | Unresolved:
