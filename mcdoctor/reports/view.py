@@ -336,6 +336,8 @@ def sentence(finding: Finding, flow: Flow, library: Library, language: Language)
     if text is None:
         return line(f"{finding.id}: {finding.subject}" if finding.subject else finding.id)
     slots = {**flow_slots(flow), "subject": finding.subject, **finding.args}
+    if language == "ko":  # a judge that words a value itself gives both languages
+        slots |= {name.removesuffix("_ko"): value for name, value in finding.args.items() if name.endswith("_ko")}
     if (how := slots.get("how")) in ENDINGS:
         slots["how"] = ENDINGS[str(how)].in_language(language)
     return fill(text.text.in_language(language), slots)

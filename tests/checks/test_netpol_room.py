@@ -12,6 +12,7 @@ from mcdoctor.models.collection import Facts
 from mcdoctor.models.facts import Blind, DnsAnswer, Fact, HttpRequest, KubeObject, Listed, TcpConnect
 from mcdoctor.models.outcome import Failed, Passed, Unknown, findings
 from mcdoctor.models.vantage import Vantage
+from mcdoctor.reports.view import sentence
 from mcdoctor.runner.run import conclude
 from mcdoctor_checks.netpol import CHECKS
 from mcdoctor_checks.netpol.judge import judge
@@ -130,6 +131,19 @@ def test_the_service_port_in_place_of_the_pods():
     assert causes(ask(wrong, request("timeout")))[0] == ("netpol-service-port-vs-pod-port", "proved")
     other = policy("b", "p", {"podSelector": {}, "ingress": [{"from": [{"ipBlock": {"cidr": "10.1.0.0/16"}}], "ports": [{"port": 81}]}]})
     assert causes(ask(other, request("timeout")))[0] == ("netpol-ingress-not-allowed", "proved")
+
+
+def test_the_rule_that_was_meant_is_named_with_the_one_thing_it_lacks():
+    other = policy("b", "p", {"podSelector": {}, "ingress": [{"from": [{"ipBlock": {"cidr": "10.1.0.0/16"}}], "ports": [{"port": 81}]}]})
+    facts = ask(other, request("timeout"))
+    found = next(f for f in findings(judge(facts)) if f.id == "netpol-rule-nearly-matches-ingress")
+    assert found.args["pointer"] == "/spec/ingress/0/from/0" and found.args["lacks"] == "the rule covers TCP 81, the traffic is TCP 8080"
+    assert [o.name for o in found.evidence if isinstance(o, KubeObject)] == ["p"]
+    told = sentence(found, facts.flow, load(), "ko")
+    assert told == "b의 NetworkPolicy app/p /spec/ingress/0/from/0 규칙은 들어오는 트래픽에 거의 맞습니다: 규칙의 범위는 TCP 81, 트래픽은 TCP 8080입니다"
+    made = conclude(CHECKS, list(facts), facts.flow, load(), complete=("*",))
+    assert found.id in [f.id for f in made.diagnoses[0].supporting]
+    assert "netpol-rule-nearly-matches-ingress" not in ids(ask(DENY_IN)), "a policy without rules means none of them"
 
 
 def test_a_selector_that_fits_nothing_against_one_that_meets_a_remote_pod():

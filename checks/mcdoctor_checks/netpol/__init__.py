@@ -37,7 +37,9 @@ refusal stands in the other.
 ## What can go wrong
 An ingress policy that does not admit the caller; an egress policy without the destination or without DNS; the Service's
 port in place of the pod's; a selector that fits nothing; egress rules that policyTypes leaves out. A refusal is proved
-by taking the deciding policy out in memory. Where traffic passes although a policy refuses it, that is only noted.
+by taking the deciding policy out in memory. The rule that was probably meant is named with the one thing it lacks, and
+only where that one thing changed in memory lifts the refusal. Where traffic passes although a policy refuses it, that
+is only noted.
 
 ## What it needs
 `list` of networkpolicies (and the kinds of the policy systems in use), pods and namespaces in the pair's namespaces.

@@ -25,6 +25,7 @@ from mcdoctor.models.outcome import Finding
 from mcdoctor.policy import path
 from mcdoctor.policy.addresses import parse_ip
 from mcdoctor.policy.engine import Engine
+from mcdoctor.policy.near import NearMiss
 from mcdoctor.policy.path import Answer
 from mcdoctor.policy.question import Address, PodName, Question
 from mcdoctor.policy.smallest import suggest, to_yaml
@@ -91,6 +92,7 @@ def _denied(facts: Facts, flow: Flow, pod: Pod, world: Engine, question: Questio
         yield Finding(
             id=f"netpol-denies-{word}", hop=hop, subject=subject, symptom=_SYMPTOM, args=args, evidence=objects
         )
+        yield from _nearest(facts, answer, direction, hop)
         yield from _mistakes(facts, flow, world, question, direction, hop, by, objects, args)
         if (failure := _fails(facts, flow)) is not None and _alone(facts, flow, question, objects, direction):
             yield Finding(
@@ -100,6 +102,26 @@ def _denied(facts: Facts, flow: Flow, pod: Pod, world: Engine, question: Questio
                 severity=Severity.NOTE,
                 args=args,
                 evidence=(*objects, failure),
+            )
+
+
+def _nearest(facts: Facts, answer: Answer, direction: Direction, hop: Hop) -> Iterable[Finding]:
+    """The rules that were probably meant: each lacks one thing, and with it this side would not refuse."""
+    for miss in answer.near[:3]:
+        if miss.direction is direction and miss.gap == 1:
+            yield Finding(
+                id=f"netpol-rule-nearly-matches-{direction.value}",
+                hop=hop,
+                subject=f"{miss.ref} in {miss.ref.cluster}",
+                severity=Severity.NOTE,
+                args={
+                    "policy": str(miss.ref),
+                    "cluster": miss.ref.cluster,
+                    "pointer": miss.pointer,
+                    "lacks": miss.why,
+                    "lacks_ko": miss.ko,
+                },
+                evidence=_objects(facts, (miss,)),
             )
 
 
@@ -379,7 +401,7 @@ def _named(by: Iterable[Deciding]) -> str:
     return ", ".join(dict.fromkeys(str(d.ref) for d in by))
 
 
-def _objects(facts: Facts, by: Iterable[Deciding]) -> tuple[KubeObject, ...]:
+def _objects(facts: Facts, by: Iterable[Deciding | NearMiss]) -> tuple[KubeObject, ...]:
     wanted = {(d.ref.cluster, d.ref.kind, d.ref.namespace, d.ref.name) for d in by}
     return tuple(
         f

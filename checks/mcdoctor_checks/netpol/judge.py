@@ -18,6 +18,8 @@ FINDINGS = (
     "netpol-denies-dns",
     "netpol-denies-some",
     "netpol-denies-dns-upstream",
+    "netpol-rule-nearly-matches-egress",
+    "netpol-rule-nearly-matches-ingress",
     "netpol-names-service-port",
     "netpol-peer-selects-nothing",
     "netpol-selector-meets-remote-pod",
