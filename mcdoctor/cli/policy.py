@@ -310,9 +310,9 @@ def _batch(where: Where, queries: str, output: Format) -> int:
 
     # Of a line that is no text the answer says so; JSON strings may hold what else str.splitlines takes for an end.
     lines = read_text(queries).split("\n")
-    engine, _ = _engine(where)
+    engine, loaded = _engine(where)
     out = sys.stdout
-    answers = (answer_line(engine, line) for line in lines if line.strip())
+    answers = (answer_line(engine, line, loaded.aliases) for line in lines if line.strip())
     if output is Format.JSON:
         json.dump(list(answers), out, indent=2)
         out.write("\n")

@@ -16,7 +16,8 @@ question is answered with `unknown` and the reason.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from mcdoctor.policy.addresses import parse_ip
@@ -57,7 +58,8 @@ def _no_number(text: str) -> float:
     raise ValueError(f"{text} is not JSON")
 
 
-def answer_line(engine: Engine, line: str) -> dict[str, Any]:
+def answer_line(engine: Engine, line: str, aliases: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The answer to one line. `aliases`: other names of clusters, as kubeconfig contexts -> their names."""
     try:
         raw = json.loads(line.removeprefix("\ufeff"), parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
@@ -69,6 +71,14 @@ def answer_line(engine: Engine, line: str) -> dict[str, Any]:
         question = read(raw)
     except Refused as refused:
         return _not_a_question(raw.get("id"), f"{refused.pointer}: {refused.why}")
+    if aliases:
+        known = {alias: name for alias, name in aliases.items() if alias not in engine.world.clusters}
+        renamed: dict[str, Any] = {
+            place: replace(end, cluster=known[end.cluster])
+            for place in ("source", "destination", "via")
+            if getattr(end := getattr(question, place), "cluster", "") in known
+        }
+        question = replace(question, **renamed)
     return to_json(ask(engine, question))
 
 

@@ -197,6 +197,15 @@ def test_batch_over_a_bundle(bundle: Path) -> None:
     assert "clusters/a/objects/broken.yaml:2" in err
 
 
+def test_a_cluster_goes_by_its_context_too(bundle: Path) -> None:
+    questions = "\n".join(
+        json.dumps({"id": name, "source": WEB | {"cluster": name}, "destination": {"pod": "shop/api"}, "port": 8080})
+        for name in ("a", "ctx-a", "b")
+    )
+    _, out, _ = run("check", "--queries", "-", "--bundle", str(bundle), "-o", "jsonl", stdin=questions)
+    assert [a["verdict"] for a in map(json.loads, out.splitlines())] == ["allowed", "allowed", "unknown"]
+
+
 def test_a_tar_archive_reads_like_its_folder_and_one_that_escapes_is_refused(bundle: Path, tmp_path: Path) -> None:
     archive = tmp_path / "b.tar.gz"
     with tarfile.open(archive, "w:gz") as tar:

@@ -341,6 +341,74 @@ def test_ip_block_and_pods(tmp_path: Path) -> None:
     marks(tmp_path / "open", {"a": BLOCK}, [*certain, *open_])
 
 
+# --- names inside the cluster, and ports of nodes -----------------------------------------------------------------------
+
+INSIDE = (
+    NAMESPACES
+    + NODES
+    + PODS
+    + manifest_pod("data/pg-0", "app: pg", "10.0.0.30", "n1", spec="hostname: pg-0, subdomain: pg,")
+    + manifest_pod("data/edge", "app: edge", "10.0.0.31", "n1", "{containerPort: 8443, hostPort: 443}")
+    + """---
+apiVersion: v1
+kind: Service
+metadata: {namespace: data, name: pg}
+spec: {selector: {app: pg}, clusterIP: None, ports: [{port: 5432}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {namespace: data, name: db}
+spec: {type: NodePort, selector: {app: db}, clusterIP: 10.96.0.9, ports: [{port: 80, targetPort: sql, nodePort: 30080}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {namespace: data, name: local}
+spec:
+  {type: NodePort, externalTrafficPolicy: Local, selector: {app: db}, clusterIP: 10.96.0.8,
+   ports: [{port: 80, targetPort: sql, nodePort: 30081}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {namespace: data, name: db}
+spec: {podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 198.51.100.0/24}}]}]}
+"""
+)
+
+
+def test_names_inside_the_cluster_and_ports_of_nodes(tmp_path: Path) -> None:
+    """kubernetes.io: "DNS for Services and Pods"; Service, type NodePort and externalTrafficPolicy; ports[].hostPort."""
+    client = ip("198.51.100.7")
+    marks(
+        tmp_path / "b",
+        {"a": INSIDE + ROUTER},
+        [
+            # what a name stands for is asked, never the world outside
+            *[(WEB, ({"fqdn": name}, 80), {}, NO_INGRESS, [SHUT]) for name in (
+                "db.data.svc.cluster.local", "db.data.svc.cluster.local.", "db.data.svc", "db.data", "DB.data.svc.cluster.local")],
+            (CACHE, ({"fqdn": "db"}, 80), {}, NO_INGRESS, [SHUT]),  # the search list: its own namespace
+            (WEB, ({"fqdn": "pg-0.pg.data.svc.cluster.local"}, 5432), {}, NO_INGRESS, [SHUT]),
+            (WEB, ({"fqdn": "10-0-0-2.data.pod.cluster.local"}, 5432), {}, NO_INGRESS, [SHUT]),
+            (WEB, ({"fqdn": "10.0.0.2"}, 5432), {}, NO_INGRESS, [SHUT]),
+            (client, ({"fqdn": "pg.data.svc.cluster.local"}, 5432), {}, ALL, by_rule(0)),
+            (WEB, ({"fqdn": "gone.data.svc.cluster.local"}, 80), {}, UNKNOWN, []),
+            (WEB, ({"fqdn": "pg-9.pg.data.svc.cluster.local"}, 5432), {}, UNKNOWN, []),
+            (WEB, ({"fqdn": "what.cluster.local"}, 80), {}, UNKNOWN, []),
+            (WEB, ({"fqdn": "db.data.example.com"}, 80), {}, ALL, []),
+            # a node port leads to the pods; the client's address arrives with the policy Local only
+            (client, ({"node": "n1"}, 30081), {}, ALL, by_rule(0)),
+            (client, (ip("172.16.0.1"), 30081), {}, ALL, by_rule(0)),
+            (client, ({"node": "n1"}, 30080), {}, NO_INGRESS, [SHUT]),
+            (ip("203.0.113.5"), ({"node": "n1"}, 30081), {}, NO_INGRESS, [SHUT]),
+            (client, ({"node": "n1"}, 443), {}, ALL, by_rule(0)),  # a host port: pod data/edge
+            (ip("203.0.113.5"), ({"node": "n1"}, 443), {}, NO_INGRESS, [SHUT]),
+            (client, ({"node": "n2"}, 443), {}, ALL, []),  # not on that node
+            (client, ({"node": "n1"}, 22), {}, ALL, []),  # the node itself
+            (client, ({"node": "n1"}, 30080), UDP, ALL, []),
+            (WEB, ({"node": "n1"}, 30080), {}, UNKNOWN, []),
+        ],
+    )  # fmt: skip
+
+
 # --- Cilium -----------------------------------------------------------------------------------------------------------
 
 
@@ -508,6 +576,8 @@ def test_cilium(tmp_path: Path) -> None:
             (WEB, (ip("203.0.113.5"), 443), {}, NO_EGRESS, [f"{C_OUT} /spec/egressDeny/0/toCIDR/0 egress deny"]),
             (WEB, ({"service": "kube-system/kube-dns"}, 53), UDP, ALL, [f"{C_OUT} /spec/egress/0/toEndpoints/0 egress allow"]),
             (WEB, ({"service": "kube-system/kube-dns"}, 53), {}, UNKNOWN, []),  # the Service has UDP only
+            # a name of a Service is its pods, which toFQDNs never covers
+            (WEB, (fqdn("api.shop.svc.cluster.local"), 80), GET, ALL, [NAMED, f"{C_API} /spec/ingress/0/fromEndpoints/0 ingress allow"]),
             # scope: {} is the policy's own namespace
             (WEB, (TOOL, 8080), {}, NO_EGRESS, [CLOSED_WEB]),
             (WEB, (BATCH, 8080), {}, ALL, [NAMED]),  # before 1.20 the one number of the name reaches every peer
