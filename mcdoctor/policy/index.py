@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -249,6 +249,13 @@ class Index:
         if found is None:
             found = self._bits[key] = self.bits_of(numbers)
         return found
+
+    def members(self, bits: int) -> Iterator[PodClass]:
+        """The classes in a bitset."""
+        while bits:
+            low = bits & -bits
+            yield self.classes[low.bit_length() - 1]
+            bits ^= low
 
     def everything(self) -> int:
         return (1 << len(self.classes)) - 1

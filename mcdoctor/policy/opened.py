@@ -48,8 +48,8 @@ class Opened:
     examples: list[str] = field(default_factory=list)
     exact: bool = True
 
-    def show(self, source: End, destination: End, protocol: str, port: int | None) -> None:
-        text = f"{source} to {destination} on {protocol}" + (f" {port}" if port is not None else "")
+    def show(self, source: End, destination: End, protocol: str, port: int | None, more: str = "") -> None:
+        text = f"{source} to {destination} on {protocol}" + (f" {port}" if port is not None else "") + more
         if len(self.examples) < _SHOWN and text not in self.examples:
             self.examples.append(text)
 
@@ -115,13 +115,6 @@ def _blocks(objects: Iterable[Mapping[str, Any]]) -> list[Block]:
 # --- NetworkPolicy alone -------------------------------------------------------------------------------------------
 
 
-def _members(engine: Engine, bits: int) -> Iterator[PodClass]:
-    while bits:
-        low = bits & -bits
-        yield engine.index.classes[low.bit_length() - 1]
-        bits ^= low
-
-
 def _by_rows(before: Engine, after: Engine, wanted: Wanted, edit: Edit) -> Opened | None:
     """Where only NetworkPolicy decides and the far end is a pod of the cluster: all far pods at once."""
     packet, index = wanted.packet, before.index
@@ -145,8 +138,8 @@ def _by_rows(before: Engine, after: Engine, wanted: Wanted, edit: Edit) -> Opene
             risen = (then & ~surely) | (maybe & ~surely & ~perhaps)
             if risen:
                 here = index.classes[number]
-                for there in _members(before, risen):
-                    found.pairs += len(here.pods) * len(there.pods)
+                for there in before.index.members(risen):
+                    found.pairs += len(here.pods) * (len(there.pods) - (here is there))
                     if len(found.examples) < _SHOWN:
                         ends = _other(here, there, packet if asked == atoms[0] else None)
                         if ends is not None:
@@ -169,7 +162,7 @@ def _other(here: PodClass, there: PodClass, asked: Packet | None) -> tuple[Pod, 
     """A pair of these classes that is not the one asked for."""
     for subject in here.pods[:2]:
         for peer in there.pods[:2]:
-            if asked is None or subject is not asked.subject or peer is not asked.peer:
+            if subject is not peer and (asked is None or (subject, peer) != (asked.subject, asked.peer)):
                 return subject, peer
     return None
 
@@ -184,7 +177,7 @@ def _policy_numbers(before: Engine, after: Engine, raw: Mapping[str, Any], packe
         room = engine.index.rooms[packet.cluster, meta["namespace"]]
         for policy in family.policies[slice(*family.places(meta["namespace"], meta["name"]))]:
             bits = room.select(policy.subject) & ~room.host_network
-            found |= {each.number: None for each in _members(engine, bits << room.base)}
+            found |= {each.number: None for each in engine.index.members(bits << room.base)}
     return list(found)
 
 
@@ -232,15 +225,20 @@ class _Census:
             for protocol, port in atoms:
                 for peer, count in peers.items():
                     alike = subject is self.packet.subject and peer in self.asked and (protocol, port) == atoms[0]
+                    itself = min(size, count) if subject is peer else 0  # nobody opens a pod to itself
+                    if size * count <= itself and not alike:
+                        continue
                     rise = self._rise(subject, peer, protocol, port, asked=alike)
                     if rise is None:
                         return None
                     whole, layer, others = rise
-                    pairs = size * count - alike
+                    pairs = max(0, size * count - itself - alike)
                     if layer:
                         self.found.layer += pairs
                     if whole and pairs + (alike and others) > 0:
-                        self._count(subject, peer, protocol, port, pairs + (alike and others))
+                        self._count(
+                            subject, peer, protocol, port, pairs + (alike and others), bool(alike and not pairs)
+                        )
                 for number, (peer, _) in enumerate(ranges):
                     rise = self._rise(subject, peer, protocol, port)
                     if rise is None:
@@ -250,10 +248,20 @@ class _Census:
         self.found.addresses += sum(ranges[number][1] for number in admitted)
         return self.found
 
-    def _count(self, subject: End, peer: End, protocol: str, port: int | None, pairs: int) -> None:
+    def _count(self, subject: End, peer: End, protocol: str, port: int | None, pairs: int, requests: bool) -> None:
         self.found.pairs += pairs
         outward = self.packet.direction is Direction.EGRESS
-        self.found.show(*((subject, peer) if outward else (peer, subject)), protocol, port)
+        if pairs and not requests and subject is self.packet.subject and peer in self.asked:
+            subject, peer = self._mate(subject, peer)
+        ends = (subject, peer) if outward else (peer, subject)
+        self.found.show(*ends, protocol, port, " (other requests)" if requests else "")
+
+    def _mate(self, subject: End, peer: End) -> tuple[End, End]:
+        """A pair just like this one, where there is one."""
+        both = [
+            self.index.classes[self.index.class_of[e]].pods[:2] if isinstance(e, Pod) else (e,) for e in (subject, peer)
+        ]
+        return next(((s, p) for s in both[0] for p in both[1] if (s, p) != (subject, peer)), (subject, peer))
 
     def _rise(
         self, subject: End, peer: End, protocol: str, port: int | None, *, asked: bool = False
@@ -283,7 +291,8 @@ class _Census:
                 return None
             whole = whole or now > was
             if asked and http is None and self.packet.http is not None:
-                others = was == 1 and now == 2
+                # Where requests are told apart, or could be, the edit may let others through than the one asked for.
+                others = now == 2 and (was == 1 or (was == 0 and self.wanted.layer == "istio"))
         return whole, layer, others
 
     @property

@@ -217,7 +217,7 @@ def _side(wanted: Wanted, limit: int) -> Side:
         )
         return Side(*place, deliberate, (), words)
     options = _options(wanted, limit)
-    return Side(*place, (), options, None if options else _reason(wanted))
+    return Side(*place, () if options else explicit, options, None if options else _reason(wanted, explicit))
 
 
 def _overridable(wanted: Wanted, ref: Ref) -> bool:
@@ -230,7 +230,21 @@ def _overridable(wanted: Wanted, ref: Ref) -> bool:
     )
 
 
-def _reason(wanted: Wanted) -> Words:
+_TAKES = Words(
+    "every change that would let it through takes away traffic that is allowed now",
+    "이 트래픽을 허용하는 변경은 모두 지금 허용되는 다른 트래픽을 막습니다",
+)
+
+
+def _reason(wanted: Wanted, explicit: Sequence[Deciding]) -> Words:
+    if explicit:
+        names = ", ".join(f"{d.ref} {d.pointer}" for d in explicit)
+        return Words(
+            f"refused on purpose by {names}, a default that a NetworkPolicy could override; but one would isolate the "
+            "pod and take away what is allowed now: ask its owner",
+            f"{names}에서 의도적으로 거부합니다. NetworkPolicy로 덮어쓸 수 있는 기본값이지만 그러면 Pod가 격리되어 "
+            "지금 허용되는 트래픽이 막히므로 담당자에게 문의하십시오",
+        )
     if wanted.reasons:
         told = tuple(dict.fromkeys(wanted.reasons))
         return Words("; ".join(w.en for w in told), "; ".join(w.ko for w in told))
@@ -260,7 +274,9 @@ def _options(wanted: Wanted, limit: int) -> tuple[Option, ...]:
         if not all(_passes(after, before, wanted.layer) for before in wanted.points):
             continue
         census = opened(engine, after, wanted, edit)
-        if census is not None:
+        if census is None:
+            wanted.reasons.append(_TAKES)
+        else:
             found.append(_option(edit, census))
     return tuple(sorted(found, key=lambda option: option.cost)[:limit])
 

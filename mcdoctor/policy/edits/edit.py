@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,7 +142,7 @@ def stable_labels(pod: Pod) -> dict[str, str]:
 
 
 def identity(engine: Engine, pod: Pod, usable: Callable[[str], bool] = lambda _: True) -> dict[str, str]:
-    """The fewest stable labels that select as few pods of the namespace as all of them together do."""
+    """The fewest stable labels that select as few other workloads' pods of the namespace as all of them together do."""
     labels = {key: value for key, value in stable_labels(pod).items() if usable(key)}
     room = engine.index.rooms[pod.cluster, pod.namespace]
     chosen = {key: value for key, value in labels.items() if key in engine.index.interest}
@@ -156,16 +156,43 @@ def identity(engine: Engine, pod: Pod, usable: Callable[[str], bool] = lambda _:
         return bits
 
     best = selected(chosen)
+    found = _fewest(chosen, lambda pairs: selected(pairs) == best)
+    strangers = [
+        other for each in engine.index.members(best << room.base) for other in each.pods if not _mates(pod, other)
+    ]
+    return found | _apart(labels, strangers) if strangers else found
+
+
+def _fewest(labels: Mapping[str, str], enough: Callable[[Mapping[str, str]], bool]) -> dict[str, str]:
+    """One label, or two, or all of them."""
     preferred = ("app", "app.kubernetes.io/name", "k8s-app")
-    keys = sorted(chosen, key=lambda key: (preferred.index(key) if key in preferred else len(preferred), key))
+    keys = sorted(labels, key=lambda key: (preferred.index(key) if key in preferred else len(preferred), key))
     for key in keys:
-        if selected({key: chosen[key]}) == best:
-            return {key: chosen[key]}
+        if enough({key: labels[key]}):
+            return {key: labels[key]}
     for number, key in enumerate(keys):
         for other in keys[number + 1 :]:
-            if selected({key: chosen[key], other: chosen[other]}) == best:
-                return {key: chosen[key], other: chosen[other]}
-    return chosen
+            if enough({key: labels[key], other: labels[other]}):
+                return {key: labels[key], other: labels[other]}
+    return dict(labels)
+
+
+def _mates(pod: Pod, other: Pod) -> bool:
+    return pod is other or (pod.owner[1] != "" and pod.owner == other.owner)
+
+
+def _apart(labels: Mapping[str, str], strangers: Sequence[Pod]) -> dict[str, str]:
+    """Labels that no policy mentions so far, but which keep pods of other workloads out."""
+    found: dict[str, str] = {}
+    left = list(strangers)
+    while left:
+        without = {key: sum(p.labels.get(key) != value for p in left) for key, value in labels.items()}
+        key = max(sorted(without), key=lambda k: without[k])
+        if not without[key]:
+            break
+        found[key] = labels[key]
+        left = [p for p in left if p.labels.get(key) == labels[key]]
+    return found
 
 
 def workload(pod: Pod) -> str:

@@ -97,12 +97,14 @@ def _request(packet: Packet) -> Raw:
     return found
 
 
-def _told(wanted: Wanted, source: Raw) -> tuple[str, str]:
-    return ", ".join(next(iter(source.values()))), wanted.traffic
+def _told(wanted: Wanted, source: Raw, operation: Raw) -> tuple[str, str]:
+    """The caller and what it may ask for, in words."""
+    request = " ".join([*operation.get("methods", ()), *operation.get("paths", ())])
+    return ", ".join(next(iter(source.values()))), f"{request}, {wanted.traffic}" if request else wanted.traffic
 
 
 def _in_policy(wanted: Wanted, obj: Object, source: Raw, operation: Raw, size: int) -> Iterator[Edit]:
-    who, what = _told(wanted, source)
+    who, what = _told(wanted, source, operation)
     for number in range(len(obj.raw["spec"].get("rules") or ())):
 
         def join(raw: Raw, number: int = number) -> bool:
@@ -141,7 +143,7 @@ def _rule(source: Raw, operation: Raw) -> Raw:
 def _new(
     wanted: Wanted, subject: Pod, refusing: list[Object], source: Raw, operation: Raw, size: int
 ) -> Iterator[Edit]:
-    who, what = _told(wanted, source)
+    who, what = _told(wanted, source, operation)
     spec: Raw = {"action": "ALLOW", "rules": [_rule(source, operation)]}
     targets = next((t for obj in refusing if (t := obj.raw["spec"].get("targetRefs"))), None)
     labels = identity(wanted.engine, subject)
@@ -155,7 +157,7 @@ def _new(
         return
     name = free_name(wanted, names(wanted, namespace, _AUTHORIZATION))
     told = Words(
-        f"an AuthorizationPolicy that admits {who} to port {wanted.packet.port}",
+        f"an AuthorizationPolicy that admits {who} to {what}",
         f"{who} 호출자의 {what} 트래픽을 허용하는 AuthorizationPolicy를 새로 만듭니다",
     )
     yield Edit((new_object(f"{SECURITY}/v1", _AUTHORIZATION[1], namespace, name, spec),), True, told, POLICY + size)

@@ -1,0 +1,139 @@
+"""Every change proposed, in generated worlds of all kinds: applied it lets the traffic through, takes nothing away and
+opens nothing that it does not count; what says deny on purpose is left alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from collections import Counter
+from typing import Any
+
+import pytest
+from change_worlds import FLAVOURS, Raw, key, world
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from policy_build import one
+
+from mcdoctor.policy.addresses import parse_ip
+from mcdoctor.policy.engine import Engine
+from mcdoctor.policy.path import ask
+from mcdoctor.policy.question import Address, Http, NodeName, PodName, Question
+from mcdoctor.policy.smallest import Suggestion, suggest
+from mcdoctor.policy.verdict import Direction, Verdict
+
+RANK = {Verdict.DENIED: 0, Verdict.UNKNOWN: 1, Verdict.CONDITIONAL: 1, Verdict.ALLOWED: 2}
+OUTSIDE = ("192.0.2.7", "198.51.100.9", "203.0.113.5")
+PORTS = ((80, "TCP"), (8080, "TCP"), (81, "TCP"), (5432, "TCP"), (80, "UDP"), (53, "SCTP"))
+Reach = dict[tuple[Any, ...], tuple[int, int]]
+
+
+def with_objects(objects: list[Raw], changed: list[Any]) -> list[Raw]:
+    names = {key(raw) for raw in changed}
+    return [o for o in objects if key(o) not in names] + [json.loads(json.dumps(raw)) for raw in changed]
+
+
+def ends(engine: Engine) -> list[Any]:
+    here = engine.world.clusters["a"]
+    pods = [PodName(p.namespace, p.name) for p in here.pods.values() if not p.host_network]
+    return [*pods, *(NodeName(n) for n in here.nodes), *(Address(parse_ip(text)) for text in OUTSIDE)]
+
+
+def reach(engine: Engine, http: Http | None) -> Reach:
+    """(source, destination, port, protocol) -> ranks of egress and ingress."""
+    found: Reach = {}
+    everything = ends(engine)
+    for source in everything:
+        for destination in everything:
+            if source == destination or not (isinstance(source, PodName) or isinstance(destination, PodName)):
+                continue
+            for port, protocol in PORTS:
+                asked = Question(source, destination, port, protocol, http=http if protocol == "TCP" else None)
+                answer = ask(engine, asked, explain=False)
+                found[source, destination, port, protocol] = RANK[answer.egress], RANK[answer.ingress]
+    return found
+
+
+def denied(engine: Engine, rng: random.Random, http: Http | None) -> Question | None:
+    everything = ends(engine)
+    for _ in range(40):
+        source, destination = rng.choice(everything), rng.choice(everything)
+        if source == destination or not (isinstance(source, PodName) or isinstance(destination, PodName)):
+            continue
+        question = Question(source, destination, rng.choice((80, 8080)), http=http)
+        if ask(engine, question, explain=False).verdict is Verdict.DENIED:
+            return question
+    return None
+
+
+def sides_of(suggestion: Suggestion) -> list[list[Any]]:
+    """For each choice of one option a side, the objects to apply: all first options, then each other one instead."""
+    first = [side.options[0] for side in suggestion.sides]
+    found = [first]
+    for number, side in enumerate(suggestion.sides):
+        if number == len(suggestion.sides) - 1:  # later sides were asked with the first options of the earlier applied
+            found += [[*first[:number], option] for option in side.options[1:]]
+    return found
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(seed=st.integers(0, 10**9), asks_http=st.booleans())
+def test_every_change_holds_what_it_promises(flavour: str, seed: int, asks_http: bool) -> None:
+    check(flavour, seed, asks_http)
+
+
+def check(flavour: str, seed: int, asks_http: bool) -> str:
+    rng = random.Random(seed)
+    objects, cni = world(rng, flavour)
+    engine = one(*objects, cni=cni)
+    http = Http("POST", "/cart", "shop") if asks_http else None
+    question = denied(engine, rng, http)
+    if question is None:
+        return "nothing refused"
+    untouched = copy.deepcopy(objects)
+    answer = ask(engine, question)
+    suggestion = suggest(engine, answer)
+    assert objects == untouched
+    assert suggestion is not None
+    for side in suggestion.sides:
+        strict = [d for d in side.deliberate if d.ref.kind == "PeerAuthentication"]
+        if side.deliberate and not strict:
+            assert not side.options
+            assert "on purpose" in side.why
+        for option in side.options:
+            assert str(option.words.ko) and option.text
+            assert not strict or "broader" in option.text
+        if not side.options:
+            assert side.why
+    if not all(side.options for side in suggestion.sides):
+        return "deliberate" if any(side.deliberate for side in suggestion.sides) else "nothing offered"
+    assert suggestion.verdict is not Verdict.DENIED
+    before = reach(engine, http)
+    for number, chosen in enumerate(sides_of(suggestion)):
+        changed: list[Raw] = []
+        for option in chosen:
+            changed = with_objects(changed, list(option.objects))
+        rebuilt = one(*with_objects(objects, changed), cni=cni)
+        assert not [r for r in rebuilt.refusals if r.fatal], (changed, rebuilt.refusals)
+        after_question = ask(rebuilt, question)
+        assert after_question.verdict is not Verdict.DENIED
+        if number == 0:
+            assert after_question.verdict is suggestion.verdict
+        after = reach(rebuilt, http)
+        asked = (question.source, question.destination, question.port, question.protocol)
+        risen: Counter[str] = Counter()
+        for pair, ranks in before.items():
+            for direction, was, now in zip(("egress", "ingress"), ranks, after[pair], strict=True):
+                assert now >= was, (pair, direction)
+                if now > was and pair != asked:
+                    far = pair[1] if direction == "egress" else pair[0]
+                    other = isinstance(far, Address) and far not in asked[:2]
+                    risen[f"{direction} {'address' if other else 'pair'}"] += 1
+        for direction in Direction:
+            counted = [o for o, s in zip(chosen, suggestion.sides, strict=True) if s.direction is direction]
+            pairs, addresses = sum(o.opens for o in counted), sum(o.addresses for o in counted)
+            assert risen[f"{direction} pair"] <= pairs, (direction, risen, [o.text for o in counted])
+            assert addresses or not risen[f"{direction} address"], (direction, risen, [o.text for o in counted])
+    return "changed"
