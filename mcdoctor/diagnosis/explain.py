@@ -9,7 +9,7 @@ from mcdoctor.diagnosis.rank import broken_hop, rank
 from mcdoctor.models.collection import Facts
 from mcdoctor.models.facts import Blind, Fact, HttpRequest, HttpSeries
 from mcdoctor.models.flow import Flow
-from mcdoctor.models.ids import Severity, Symptom, Verdict
+from mcdoctor.models.ids import Hop, Severity, Symptom, Verdict
 from mcdoctor.models.outcome import Failed, Finding, Passed, Unknown, findings
 from mcdoctor.models.playbook import Library
 from mcdoctor.models.report import Diagnosis, Limit, Ran, Report
@@ -53,7 +53,8 @@ def verdict(ran: Sequence[Ran], facts: Iterable[Fact] = (), flow: Flow | None = 
     """Healthy only when the request of the flow itself got through and no error stands against it.
 
     Names decide with it: a request that got through to an address, while its name steadily fails, does not help the
-    client, who has only the name; one that ended at a name that resolves now and then says no more than that. So does
+    client, who has only the name; one that ended at a name that resolves now and then says no more than that. Nor does
+    one that went past the forward proxy to which the workload's environment sends it. So does
     place: what got through from beside the source is healthy only where policies are known to treat the source alike.
     """
     errors = [f for r in ran for f in findings(r.outcome) if f.severity is Severity.ERROR]
@@ -65,7 +66,7 @@ def verdict(ran: Sequence[Ran], facts: Iterable[Fact] = (), flow: Flow | None = 
         alike = beside(ran, flow) is None or _treated_alike(ran, flow)
         return Verdict.HEALTHY if through and alike else Verdict.INCONCLUSIVE
     if through:
-        cut_off = (_name_fails(errors) and _nameless(facts)) or _always_another(errors)
+        cut_off = (_name_fails(errors) and _nameless(facts)) or _always_another(errors) or _shut_in(errors)
         return Verdict.BROKEN if cut_off else Verdict.DEGRADED
     if isinstance(outcome, Failed):
         stops = [f for f in outcome.findings if f.severity is Severity.ERROR]
@@ -103,6 +104,14 @@ def _name_fails(errors: Sequence[Finding]) -> bool:
 def _always_another(errors: Sequence[Finding]) -> bool:
     """True when every answer came from somebody else: the destination itself was never reached."""
     return any(f.symptom is Symptom.WRONG_DESTINATION and "failed" in f.args and not _partial(f) for f in errors)
+
+
+def _shut_in(errors: Sequence[Finding]) -> bool:
+    """True when the workload's own way out is shut, such as by a forward proxy: that a probe got past it helps nobody.
+
+    A finding of a warning's weight, such as a variable that nothing was sent through, does not say so.
+    """
+    return any(f.hop is Hop.SOURCE_POD and f.symptom is Symptom.EGRESS_BLOCKED and not _partial(f) for f in errors)
 
 
 def _nameless(facts: Iterable[Fact]) -> bool:

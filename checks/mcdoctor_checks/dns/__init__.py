@@ -180,7 +180,7 @@ answer = Check(
     id="dns-answer-is-expected",
     title="the name leads to the address that the objects say",
     judge=judge_answer,
-    uses=(*_LOOKS, Interception, LogLine),
+    uses=(*_LOOKS, Interception, LogLine, TcpConnect),
     findings=(
         "dns-answer-unexpected-address", "dns-answers-old-and-new", "dns-answer-from-both-clusters",
         "dns-answer-from-proxy", "dns-alias-unexpected", "dns-client-dials-other-address",
@@ -267,6 +267,7 @@ others = Check(
         "netpol-egress-dns-blocked", "dns-record-missing",
     ),
     findings=(
+        "dns-upstream-knows-denied-name", "dns-unasked-server-knows-name",
         "dns-direct-server-answers", "dns-direct-server-denies", "dns-pods-disagree", "dns-cache-denies-known-name",
         "dns-pods-answer-directly", "dns-upstreams-disagree", "dns-asked-of-several", "dns-upstream-fails-directly",
         "dns-upstream-answers-directly", "dns-zone-servers-silent", "dns-zone-leads-nowhere",

@@ -649,13 +649,16 @@ def _against_endpoints(
     flow = facts.flow
     far = {canonical(b.address) for b in flow.remote.backends} if flow.remote and flow.crosses_clusters else set()
     given = {a for k in looks for a in k.addresses}
-    both = given & (far - mine)
-    if both and given & mine:
+    # The proxy of a captured pod answers in place of the nameserver: its answer is what the client gets.
+    captured = [k for k in seen.looks if k.libc == "proxy-capture" and k.kind == "address" and k.name == seen.host]
+    heard = given | {a for k in captured for a in k.addresses}
+    both = heard & (far - mine)
+    if both and heard & mine:
         yield finding(
             "dns-answer-from-both-clusters",
             seen,
-            {"here": shown(sorted(given & mine)), "there": shown(sorted(both))},
-            [service, *looks],
+            {"here": shown(sorted(heard & mine)), "there": shown(sorted(both))},
+            [service, *looks, *captured],
             symptom=Symptom.WRONG_DESTINATION,
         )
     strange = given - mine - far
@@ -694,6 +697,9 @@ def _against_alias(seen: View, looks: Sequence[Look], target: str, service: Fact
 
 
 _DIALLED = re.compile(r"dial(?:ing|led)? (?:tcp|udp)?\s*\[?([0-9a-fA-F.:]+?)\]?:(\d+)")
+# Java writes NAME/ADDRESS:PORT; the name has been looked for already.
+_NAMED = re.compile(r"[\w.-]+/\[?([0-9a-fA-F.:]+?)\]?:(\d+)")
+_NO_ANSWER = re.compile(r"time(d)? ?out|refused|unreachable|no route", re.I)
 
 
 def _dials_other(facts: Facts, seen: View, looks: Sequence[Look]) -> Iterator[Finding]:
@@ -708,19 +714,30 @@ def _dials_other(facts: Facts, seen: View, looks: Sequence[Look]) -> Iterator[Fi
     for line in facts.all(LogLine):
         if line.component != "app" or place(flow, line.vantage) != "source" or seen.host not in line.text.lower():
             continue
-        for match in _DIALLED.finditer(line.text):
+        for match in (*_DIALLED.finditer(line.text), *_NAMED.finditer(line.text)):
             address = canonical(match.group(1))
             if int(match.group(2)) == flow.port and family(address) == 4 and address not in known:
+                fails = bool(_NO_ANSWER.search(line.text)) and _is_dead(facts, address, flow.port)
                 yield finding(
                     "dns-client-dials-other-address",
                     seen,
                     {"address": address, "right": shown(sorted(current))},
                     [line, *looks],
-                    severity=Severity.WARNING,
+                    severity=Severity.ERROR if fails else Severity.WARNING,
                     symptom=Symptom.CONNECTION_TIMEOUT,
                     hop=Hop.SOURCE_POD,
                 )
                 return
+
+
+def _is_dead(facts: Facts, address: str, port: int | None) -> bool:
+    """Connects to it were tried from the source, and none opened."""
+    tried = [
+        t
+        for t in facts.all(TcpConnect)
+        if canonical(t.address) == address and t.port == port and place(facts.flow, t.vantage) == "source"
+    ]
+    return bool(tried) and not any(t.result == "open" or t.successes for t in tried)
 
 
 # --- IPv6 -------------------------------------------------------------------------------------------------------------

@@ -503,7 +503,25 @@ def judge_others(facts: Facts) -> Outcome:
     problems += _pods(seen, looks["pods"], own)
     problems += _upstreams(seen, looks["upstream"], own, failing)
     problems += _stub(facts, seen, looks["upstream"], own)
+    problems += _known_elsewhere(facts, seen, looks["upstream"], own)
     return conclude(problems, (), tuple(k.fact for g in looks.values() for k in g[:3]))
+
+
+def _known_elsewhere(facts: Facts, seen: View, looks: list[Look], own: list[Look]) -> Iterator[Finding]:
+    """The cluster's DNS denies the name, and the servers that it asks know it, or only one that it does not ask."""
+    asked = set(upstreams(facts, seen.target))
+    denied = bool(own) and all(k.kind in (*DENIED, "alias") for k in own)
+    # A cache on the node may be told otherwise than the DNS whose configuration was read.
+    if not asked or not denied or not set(seen.servers) <= {*dns_addresses(facts)}:
+        return
+    said = _each([k for k in looks if k.name == seen.target])
+    knowing = [s for s, kind in said.items() if kind == "address"]
+    args: Args = {"servers": shown(knowing), "asked": shown(sorted(asked)), "answer": WORDS[own[0].kind]}
+    evidence = [*(k for k in looks if k.server in knowing), *own]
+    if knowing and set(knowing) >= asked:
+        yield finding("dns-upstream-knows-denied-name", seen, args, evidence, severity=Severity.NOTE)
+    elif knowing and not set(knowing) & asked:
+        yield finding("dns-unasked-server-knows-name", seen, args, evidence, severity=Severity.NOTE)
 
 
 def _multicluster(seen: View, looks: list[Look], own: list[Look], denied: bool) -> Iterator[Finding]:

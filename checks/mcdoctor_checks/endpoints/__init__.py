@@ -47,7 +47,12 @@ selector_matches_pods = Check(
     judge=judge_selector,
     probe=probe_objects,
     gives=(KubeObject, Listed),
-    findings=("selector-matches-no-pod", "workload-scaled-to-zero", "workload-has-no-pods"),
+    findings=(
+        "selector-matches-no-pod",
+        "service-without-own-pods",
+        "workload-scaled-to-zero",
+        "workload-has-no-pods",
+    ),
     doc=f"""
 ## What it does
 Compares the selector with the labels of the pods. Where none match, it names the pod that comes nearest and the label
@@ -71,7 +76,8 @@ endpoints_ready = Check(
     judge=judge_ready,
     uses=(KubeObject, Listed),
     findings=(
-        "endpoints-none-ready", "endpoints-some-not-ready", "endpoints-empty", "endpoints-manual-empty",
+        "endpoints-none-ready",
+        "mirror-endpoints-not-ready", "endpoints-some-not-ready", "endpoints-empty", "endpoints-manual-empty",
         "endpoints-only-terminating", "endpoints-terminating",
     ),
     doc=f"""
@@ -99,6 +105,7 @@ ports_resolve = Check(
     findings=(
         "target-port-name-unknown", "target-port-name-partial", "target-port-undeclared",
         "endpoints-lack-port",
+        "endpoints-manual-lack-port",
         "endpoints-port-differs",
         "target-port-not-served",
     ),

@@ -16,7 +16,6 @@ STUCK = "stopped container"
 SLICE = "EndpointSlice.discovery.k8s.io"
 _SERVICE_NAME = "kubernetes.io/service-name"
 _GLOBAL = ("service.cilium.io/global", "io.cilium/global-service")
-_MIRROR = "mirror.linkerd.io/mirrored-service"
 _REMOTE_DISCOVERY = ("multicluster.linkerd.io/remote-discovery", "multicluster.linkerd.io/remote-service")
 
 

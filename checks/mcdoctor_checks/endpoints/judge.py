@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 
+from mcdoctor.flow.interconnect import is_mirror
 from mcdoctor.models.collection import Facts
 from mcdoctor.models.facts import Fact, KubeObject, Listener
 from mcdoctor.models.ids import Hop, Severity, Symptom
@@ -245,10 +246,24 @@ def judge_selector(facts: Facts) -> Outcome:
         if not empty and not whole(facts, "Pod", side.cluster, side.namespace, wanted):
             unknown.append(f"pods of {side.namespace} in {side.cluster} were not all seen")
             continue
+        if side.merged:  # its endpoints are those of the other cluster: nothing here need match
+            problems.append(_none_of_its_own(side, service, tuple(s.origin for s in slices)))
+            continue
         problems.append(_no_match(facts, side, wanted, tuple(s.origin for s in slices)))
     if not judged and not unknown:
         return Skipped("no Service of this flow selects pods")
     return conclude(problems, unknown, tuple(evidence))
+
+
+def _none_of_its_own(side: Side, service: KubeObject, slices: tuple[KubeObject, ...]) -> Finding:
+    return Finding(
+        id="service-without-own-pods",
+        hop=Hop.DEST_SERVICE,
+        subject=side.subject,
+        severity=Severity.NOTE,
+        args={"service": str(side), "cluster": side.cluster},
+        evidence=(service, *slices),
+    )
 
 
 def _no_match(facts: Facts, side: Side, wanted: Mapping[str, str], slices: tuple[KubeObject, ...]) -> Finding:
@@ -327,6 +342,8 @@ def judge_ready(facts: Facts) -> Outcome:
         evidence.extend((service, *(s.origin for s in slices), *pods))
         if slices:
             problems.extend(_by_slices(facts, side, pods, slices))
+        elif side.merged:
+            problems.extend(_some_not_ready(side, pods))
         elif pods and not any(map(ready, pods)) and service.spec.get("publishNotReadyAddresses") is not True:
             problems.append(_none_ready(facts, side, pods, slices))
         elif not pods:
@@ -342,6 +359,9 @@ def _by_slices(facts: Facts, side: Side, pods: tuple[KubeObject, ...], slices: t
     endpoints = [e for s in slices for e in s.endpoints]
     objects = tuple(s.origin for s in slices)
     common: Args = {"service": str(side), "cluster": side.cluster, "count": len(endpoints)}
+    if side.merged and not any(e.ready for e in endpoints):  # others serve: what this side lacks stops nobody
+        yield from _some_not_ready(side, pods)
+        return
     if not endpoints:
         waiting = tuple(p for p in pods if not ready(p))
         if waiting and len(waiting) == len(pods):
@@ -377,6 +397,16 @@ def _by_slices(facts: Facts, side: Side, pods: tuple[KubeObject, ...], slices: t
                 symptom=Symptom.SURGE_5XX,
                 args=common,
                 evidence=(service, *objects, *pods),
+            )
+        elif is_mirror(service):
+            yield Finding(
+                id="mirror-endpoints-not-ready",
+                hop=Hop.DEST_ENDPOINT,
+                subject=side.subject,
+                severity=_severity(side),
+                symptom=_symptom(facts),
+                args=common,
+                evidence=(service, *objects),
             )
         else:
             yield _none_ready(facts, side, pods, slices)
@@ -528,7 +558,7 @@ def _slice_ports(
             return  # told by the unresolved name
         has = shown(f"{name or 'unnamed'}={n}/{proto}" for s in filled for name, n, proto in s.ports)
         yield Finding(
-            id="endpoints-lack-port",
+            id="endpoints-lack-port" if selector(service) else "endpoints-manual-lack-port",
             hop=Hop.DEST_ENDPOINT,
             subject=side.subject,
             severity=_severity(side),
@@ -628,6 +658,8 @@ def _no_slice(facts: Facts, side: Side, pods: tuple[KubeObject, ...]) -> Iterato
     service = side.service
     assert service is not None
     remote_discovery = any("remote-discovery" in k or "remote-service" in k for k in strings(service.labels))
+    if side.merged and not pods:
+        return
     if not selector(service) and (remote_discovery or side.merged):
         return
     settled = not _recent(service, _SETTLING)

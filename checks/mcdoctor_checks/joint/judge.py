@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -18,7 +18,8 @@ from mcdoctor_checks.sight import items, mapping, maps, number
 from mcdoctor_checks.tcp.rules import found, settled
 
 IMPORT_FINDINGS = (
-    "export-in-conflict", "import-slices-unlabelled", "import-ports-differ", "mirror-label-unselected",
+    "export-in-conflict", "import-slices-unlabelled", "import-ports-differ", "import-pod-port-differs",
+    "mirror-label-unselected",
     "mirror-gateway-dead", "mirror-probe-port-closed",
 )  # fmt: skip
 CONNECTION_FINDINGS = ("gateway-node-unlabelled", "global-address-missing", "announced-ranges-miss-pods",
@@ -96,6 +97,38 @@ def _slices(facts: Facts, imports: Iterable[KubeObject]) -> Iterable[Finding]:
                 wanted=", ".join(sorted(wanted)),
                 given=", ".join(sorted(given)),
             )
+        yield from _pod_ports(facts, imported, labelled)
+
+
+def _pod_ports(facts: Facts, imported: KubeObject, labelled: Sequence[KubeObject]) -> Iterable[Finding]:
+    """A pod that an import lists is reached on the port on which its own cluster lists it."""
+    home = [
+        s
+        for s in facts.objects(kinds.SLICE, facts.flow.destination_cluster or None, imported.namespace)
+        if s.cluster != imported.cluster and s.labels.get("kubernetes.io/service-name") == imported.name
+    ]
+    served = {(a, name): port for s in home for a, name, port in _listed(s)}
+    wrong = [
+        (a, name, port, s) for s in labelled for a, name, port in _listed(s) if port != served.get((a, name), port)
+    ]
+    if wrong:
+        yield found(
+            "import-pod-port-differs",
+            Hop.CONTROL_PLANE,
+            [imported, *{s.subject: s for *_, s in wrong}.values(), *home],
+            cluster=imported.cluster,
+            label=_SERVICE_NAME,
+            given=", ".join(sorted({str(port) for _, _, port, _ in wrong})),
+            wanted=", ".join(sorted({str(served[a, name]) for a, name, _, _ in wrong})),
+        )
+
+
+def _listed(part: KubeObject) -> Iterator[tuple[str, str, int | None]]:
+    """(address, port name, port number) of a slice."""
+    for endpoint in maps(part.body.get("endpoints")):
+        for address in items(endpoint.get("addresses")):
+            for port in maps(part.body.get("ports")):
+                yield str(address), str(port.get("name") or ""), number(port.get("port"))
 
 
 def _mirrors(facts: Facts, links: Iterable[KubeObject]) -> Iterable[Finding]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mcdoctor.models.collection import Facts
 from mcdoctor.models.facts import (
@@ -19,6 +19,7 @@ from mcdoctor.models.facts import (
 )
 from mcdoctor.models.ids import Hop, Severity, Symptom
 from mcdoctor.models.outcome import Finding, Outcome, Skipped, Unknown, settle
+from mcdoctor.models.vantage import Vantage
 from mcdoctor_checks.mtu.shape import Shape, settle_direction, shape
 from mcdoctor_checks.sight import clear, mapping, place, rung_of, veiled_by
 from mcdoctor_checks.tcp.reach import reaches
@@ -210,12 +211,17 @@ def surroundings(facts: Facts, hole: Shape, seen: Verdicts) -> list[Finding]:
     others = [
         s
         for s in seen.every[hole.fact.direction]
-        if s.form == "fine" and s.fact.vantage != hole.fact.vantage and (s.delivered or 0) >= (hole.lost or 0)
+        if s.form == "fine" and _place(s.fact) != _place(hole.fact) and (s.delivered or 0) >= (hole.lost or 0)
     ]
     if others:
         vantage = str(others[0].fact.vantage)
         found.append(note("mtu-only-this-sender", hole.fact.destination, [others[0].fact], vantage=vantage))
     return found
+
+
+def _place(fact: Fact) -> Vantage:
+    """Where it was seen from, whichever container of the pod: they share one network."""
+    return replace(fact.vantage, container=None)
 
 
 def _frag_needed(facts: Facts, hole: Shape, seen: Verdicts) -> list[Finding]:
@@ -370,13 +376,17 @@ def _explains(hole: Shape, system: str, shown: str, fact: Fact | None, overhead:
 
 
 def _unequal(facts: Facts, hole: Shape) -> list[Finding]:
-    """Nodes of one cluster whose interfaces of one name differ, one of them as small as what gets through."""
-    by: dict[tuple[str | None, str], dict[str, Interface]] = {}
+    """Nodes, or pods, of one cluster whose interfaces of one name differ, one as small as what gets through.
+
+    A pod's eth0 and a node's are two things: that they differ is how overlays are.
+    """
+    by: dict[tuple[str | None, str, bool], dict[str, Interface]] = {}
     for interface in facts.all(Interface):
         owner = interface.vantage.node or (interface.vantage.pod if interface.name == "eth0" else None)
         if owner and _system(interface.type or "") is None and interface.name != "lo":
-            by.setdefault((interface.vantage.cluster, interface.name), {})[owner] = interface
-    for (_, name), theirs in by.items():
+            key = (interface.vantage.cluster, interface.name, interface.vantage.pod is not None)
+            by.setdefault(key, {})[owner] = interface
+    for (_, name, _), theirs in by.items():
         values = {i.mtu for i in theirs.values()}
         if len(values) < 2:
             continue

@@ -83,7 +83,7 @@ def settle_direction(shapes: Sequence[Shape], lossy: bool = False) -> Shape | No
     for hole in holes:
         if full is not None and hole.fact.protocol != "tcp":
             continue
-        others = [s for s in shapes if s is not hole and s.delivered is not None]
+        others = [s for s in shapes if s is not hole and s.delivered is not None and not _elsewhere(hole, s)]
         if any((s.delivered or 0) >= (hole.lost or 0) for s in others if s.form != "hole"):
             continue
         if doubtful and not any(_same_hole(hole, other) for other in holes if other is not hole):
@@ -96,6 +96,11 @@ def settle_direction(shapes: Sequence[Shape], lossy: bool = False) -> Shape | No
     if holes:
         return next((s for s in tcp if s in passed), None)
     return _first(passed, "signalled") or _first(passed, "fine")
+
+
+def _elsewhere(one: Shape, other: Shape) -> bool:
+    """The same means to another address is another path: one node's may be whole and the next one's not."""
+    return one.fact.protocol == other.fact.protocol and one.fact.destination != other.fact.destination
 
 
 def _same_hole(one: Shape, other: Shape) -> bool:

@@ -294,10 +294,13 @@ STEADY_FINDINGS = (
 
 
 def sometimes_fails(seen: Tally) -> bool:
-    """One in ten may fail; two and more than a tenth may not."""
+    """One in ten may fail; two and more than a tenth may not, nor three and a twentieth of many."""
     failed = sum(n for _, n, _ in seen.bad)
-    return (failed >= 2 and failed / max(1, seen.total) > 0.1) or (
-        failed >= 1 and seen.total <= 4 and failed < seen.total
+    share = failed / max(1, seen.total)
+    return (
+        (failed >= 2 and share > 0.1)
+        or (failed >= 3 and share >= 0.05)
+        or (failed >= 1 and seen.total <= 4 and failed < seen.total)
     )
 
 

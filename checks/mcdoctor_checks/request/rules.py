@@ -75,6 +75,8 @@ def judge_forward_proxy(facts: Facts) -> Outcome:
                 Symptom.EGRESS_BLOCKED,
                 via=through[0].via or "",
                 how=read(through[0]).ending,
+                failed=len(through),
+                tries=sum(bool(r.via) for r in requests),
             )
         )
         if direct:
@@ -165,6 +167,8 @@ def judge_pauses(facts: Facts) -> Outcome:
         c for c in at_server if c.matched and any(_FIN.search(t) for t in (*(c.flags or ()), *(c.first or ())))
     ]:
         problems.append(found("server-closes-first", Hop.DEST_POD, ended, vantage=str(ended[0].vantage)))
+    elif closed := _closes_idle(facts):
+        problems.append(found("server-closes-first", Hop.DEST_POD, closed, vantage=closed[0].address or closed[0].url))
     heard = [c for c in captures if place(flow, c.vantage) in ("source", "near") and c.matched and _has_reset(c)]
     unsent = [c for c in at_server if not c.matched and _has_reset(c)]
     if heard and unsent:
@@ -177,6 +181,26 @@ def judge_pauses(facts: Facts) -> Outcome:
         problems.append(found("node-removed", Hop.DEST_ENDPOINT, gone, node=gone[0].subject))
     looked: list[Fact] = [*limits, *captures, *lines]
     return settled(problems, looked, "nothing is known of limits on idle connections")
+
+
+def _closes_idle(facts: Facts) -> list[HttpRequest]:
+    """Endpoints, asked themselves, end idle connections and answer on new ones; what fails before them is kept ones."""
+    sent = [
+        r
+        for r in facts.all(HttpRequest)
+        if place(facts.flow, r.vantage) in ("source", "near") and target(facts, r.url, r.address) == "endpoint"
+    ]
+    closed = [r for r in sent if r.connection == "kept" and (r.idle_s or 0) > 0 and r.result in ("closed", "reset")]
+    fresh = {r.address for r in sent if r.connection == "new" and read(r).proves_path}
+    failed = [
+        s
+        for theirs in facts.all(HttpSeries)
+        if place(facts.flow, theirs.vantage) in ("source", "near")
+        for s in theirs.samples
+        if s.result != "response" or s.status in (502, 503)
+    ]
+    behind = len(failed) >= 2 and all(s.connection == "kept" for s in failed)
+    return [r for r in closed if r.address in fresh] if behind else []
 
 
 def _has_reset(capture: Capture) -> bool:

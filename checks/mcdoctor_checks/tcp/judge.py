@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mcdoctor.models.collection import Facts
-from mcdoctor.models.facts import Fact, HttpSeries, Interception, TcpConnect, Trace
+from mcdoctor.models.facts import Fact, HttpRequest, HttpSeries, Interception, TcpConnect, Trace
 from mcdoctor.models.ids import Hop, Severity, Symptom
 from mcdoctor.models.outcome import Finding, Outcome, Passed, Skipped, Unknown, settle
-from mcdoctor_checks.sight import clear, place, rung_of, veiled_by
+from mcdoctor_checks.sight import clear, place, rung_of, veil, veiled_by
 from mcdoctor_checks.tcp.reach import Reach, State, front, group, opens, reaches, together, tries
 
 REACH_FINDINGS = (
@@ -42,7 +44,16 @@ def judge_reach(facts: Facts) -> Outcome:
     problems += _odd_connects(ladder)
     if state not in ("open", "sometimes"):
         problems += [*_from_elsewhere(facts), *_traces(facts, first)]
+    if veiled_by(facts, HttpRequest) and _mesh_gets_through(facts):
+        # The proxy chooses where the workload's traffic goes; that the plain way is closed beside it stops nothing.
+        problems = [replace(p, severity=Severity.NOTE, symptom=None) for p in problems]
     return settle(problems, evidence)
+
+
+def _mesh_gets_through(facts: Facts) -> bool:
+    """Every request that the workload sent through its proxy was answered by a pod of the destination."""
+    sent = [r for r in facts.all(HttpRequest) if place(facts.flow, r.vantage) == "source" and veil(facts, r)]
+    return bool(sent) and all(r.result == "response" and r.served_by for r in sent)
 
 
 def _told_of_endpoint(ladder: list[Reach]) -> Reach | None:
@@ -165,6 +176,8 @@ def _rungs(facts: Facts, ladder: list[Reach], first: list[Reach], state: State) 
     services = [r for r in ladder if r.label == "cluster-ip" and r.state not in ("open", "sometimes")]
     gateways = [r for r in ladder if r.label == "gateway" and r.state not in ("open", "sometimes")]
     strangers = [r for r in first if r.label == "name"]
+    # A pod that opens on one port and not on another is no sign that what stands before it fails.
+    good = [r for r in good if r.address not in {b.address for b in bad}]
     if strangers and behind:
         found.append(_step("ladder-breaks-at-name", Hop.SOURCE_DNS, strangers, behind, Severity.ERROR))
     elif services and good and (ended := _ends_before_node(facts, services, good)):

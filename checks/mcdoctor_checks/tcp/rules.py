@@ -275,10 +275,11 @@ def judge_service_rules(facts: Facts) -> Outcome:
         for r in on_path(facts.flow, facts.all(PacketFilter))
         if place(facts.flow, r.vantage) != "far" or not facts.flow.crosses_clusters
     ]
+    used = [r for r in rules if r.packets != 0]  # what no packet met is left over from another proxy, or not in use
     if service is not None and service.backends:
         known = {b.address for b in service.backends}
-        about = [r for r in rules if _concerns(r.rule, service.namespace, service.name, service.cluster_ips)]
-        stale = [r for r in about or rules if any(m.group(1) not in known for m in _DNAT.finditer(r.rule))]
+        about = [r for r in used if _concerns(r.rule, service.namespace, service.name, service.cluster_ips)]
+        stale = [r for r in about or used if any(m.group(1) not in known for m in _DNAT.finditer(r.rule))]
         ready = any(b.ready for b in service.backends)
         refused = [r for r in about if ready and _NO_ENDPOINTS.search(r.rule)]
         if wrong := [*stale, *refused]:
