@@ -166,6 +166,7 @@ LIVE_KINDS = (
     "HostEndpoint.crd.projectcalico.org", "IPPool.crd.projectcalico.org", "ServiceAccount",
     "NetworkPolicy.projectcalico.org", "GlobalNetworkPolicy.projectcalico.org", "NetworkSet.projectcalico.org",
     "GlobalNetworkSet.projectcalico.org", "Tier.projectcalico.org", "HostEndpoint.projectcalico.org",
+    "FelixConfiguration.crd.projectcalico.org", "FelixConfiguration.projectcalico.org", "IPPool.projectcalico.org",
     "AdminNetworkPolicy.policy.networking.k8s.io", "BaselineAdminNetworkPolicy.policy.networking.k8s.io",
     "ClusterNetworkPolicy.policy.networking.k8s.io",
     "Server.policy.linkerd.io", "ServerAuthorization.policy.linkerd.io", "AuthorizationPolicy.policy.linkerd.io",

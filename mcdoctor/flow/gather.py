@@ -6,6 +6,7 @@ refusals included, so that `resolve` and the judges work the same live and from 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -74,12 +75,13 @@ def gather(readers: Mapping[str, ClusterReader], request: FlowRequest) -> tuple[
             if wanted.scope == "cluster":
                 jobs.append((reader, _list(reader, wanted.kind, None)))
             elif wanted.scope == "named" and wanted.name:
-                place, _, name = wanted.name.partition("/")
-                jobs.append((reader, _get(reader, wanted.kind, place, name)))
+                place, _, name = wanted.name.rpartition("/")
+                jobs.append((reader, _get(reader, wanted.kind, place or None, name)))
         jobs.append((reader, _get(reader, kinds.NAMESPACE, None, _SYSTEM)))
         jobs.append((reader, _list(reader, kinds.SLICE, _SYSTEM, f"kubernetes.io/service-name={_DNS}")))
         jobs.append((reader, _list(reader, kinds.POD, _SYSTEM, f"k8s-app={_DNS}")))
     reading.run(jobs)
+    reading.run([job for reader in dict.fromkeys((here, there)) for job in _asked_for(reading, reader, pair)])
     # Selectors over namespaces are judged by the labels of all of them; read only where a policy has one.
     reading.run(
         [(r, _list(r, kinds.NAMESPACE, None)) for r in dict.fromkeys((here, there)) if _by_namespace(reading, r)]
@@ -88,17 +90,65 @@ def gather(readers: Mapping[str, ClusterReader], request: FlowRequest) -> tuple[
 
 
 _OPTIONAL = {f"{r.kind} {r.name}": r.group for r in kinds.READINGS if r.scope == "named" and r.optional}
+_QUIET = frozenset(f"{r.kind} {r.name}" for r in kinds.READINGS if r.quiet)
+_ROOT = re.compile(r"""^rootNamespace:\s*["']?([a-z0-9-]+)""", re.MULTILINE)
+
+
+def _asked_for(
+    reading: _Reading, reader: ClusterReader, pair: Sequence[tuple[ClusterReader, str]]
+) -> Iterable[tuple[ClusterReader, Job]]:
+    """What is read because of what the pair's namespaces hold: the scopes `root`, `account` and `hosts`."""
+    mine = [f for f in reading.facts if isinstance(f, KubeObject) and f.cluster == reader.cluster]
+    homes = {namespace for owner, namespace in pair if owner is reader}
+    pods = [o for o in mine if o.kind == kinds.POD and o.namespace in homes]
+    enrolled = {
+        o.name for o in mine if o.kind == kinds.NAMESPACE and o.labels.get("istio.io/dataplane-mode") == "ambient"
+    }
+    if any(_in_istio(pod) or pod.namespace in enrolled for pod in pods):
+        root = _istio_root(mine)
+        if root not in homes:
+            yield from ((reader, _list(reader, r.kind, root)) for r in kinds.READINGS if r.scope == "root")
+    policies = [o for o in mine if "NetworkPolicy" in o.kind and o.kind.endswith("projectcalico.org")]
+    if any("serviceAccount" in str(policy.spec) for policy in policies):
+        accounts = {(p.namespace, str(p.spec.get("serviceAccountName") or "default")) for p in pods}
+        for place, name in sorted((place or "default", name) for place, name in accounts):
+            yield from ((reader, _get(reader, r.kind, place, name)) for r in kinds.READINGS if r.scope == "account")
+    forwarded = any(policy.spec.get("applyOnForward") is True for policy in policies)
+    if forwarded or (policies and any(pod.spec.get("hostNetwork") is True for pod in pods)):
+        yield from ((reader, _list(reader, r.kind, None)) for r in kinds.READINGS if r.scope == "hosts")
+
+
+def _in_istio(pod: KubeObject) -> bool:
+    if pod.labels.get("istio.io/dataplane-mode") == "ambient":
+        return True
+    sections = [pod.spec.get(name) for name in ("containers", "initContainers")]
+    containers = [c for section in sections if isinstance(section, list) for c in section if isinstance(c, Mapping)]
+    return any(container.get("name") == "istio-proxy" for container in containers)
+
+
+def _istio_root(objects: Sequence[KubeObject]) -> str:
+    """The namespace whose policies hold for the whole mesh."""
+    for found in objects:
+        if (found.kind, found.namespace, found.name) == (kinds.CONFIG_MAP, kinds.ISTIO_ROOT, "istio"):
+            data = found.body.get("data")
+            told = _ROOT.search(str(data.get("mesh"))) if isinstance(data, Mapping) else None
+            return told[1] if told else kinds.ISTIO_ROOT
+    return kinds.ISTIO_ROOT
 
 
 def _refused_for_nothing(fact: Fact, facts: Sequence[Fact]) -> bool:
     """A 403 about an object of an extension that the cluster does not seem to have: no limit of the diagnosis."""
     if not isinstance(fact, Blind) or fact.status != 403 or fact.about not in _OPTIONAL:
         return False
+    if fact.about in _QUIET:
+        return True
     group = _OPTIONAL[fact.about]
     return not group or not any(
         (f.kind if isinstance(f, KubeObject) else f.wanted).endswith(f".{group}")
         for f in facts
-        if isinstance(f, (KubeObject, Listed, Blind)) and f.cluster == fact.cluster
+        if isinstance(f, (KubeObject, Listed, Blind))
+        and f.cluster == fact.cluster
+        and not (isinstance(f, Blind) and f.about in _QUIET)
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Scope = Literal["pair", "cluster", "named"]
+Scope = Literal["pair", "cluster", "named", "root", "account", "hosts"]
 
 WORKLOADS = ("Deployment.apps", "StatefulSet.apps", "DaemonSet.apps", "ReplicaSet.apps", "Job.batch", "Pod")
 SERVICE = "Service"
@@ -33,10 +33,16 @@ FEDERATED_SERVICE = "FederatedService.types.kubefed.io"
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One thing read. `pair`: in the pair's namespaces; `cluster`: everywhere; `named`: one object, `namespace/name`.
+    """One thing read. `pair`: in the pair's namespaces; `cluster`: everywhere; `named`: one object, `namespace/name`,
+    or `name` of one without a namespace.
+
+    Read only where what was read before asks for it: `root`, in Istio's root namespace when its proxies stand in the
+    path; `account`, the ServiceAccounts of the pair's pods by name, when a policy of Calico goes by them; `hosts`,
+    everywhere, when Calico's host endpoints can matter.
 
     `optional` kinds come from extensions: a server that does not know them is no limit. A named optional object that
-    may not be read is one only where the cluster serves the extension's API `group`, so that it is known to be there.
+    may not be read is one only where the cluster serves the extension's API `group`, so that it is known to be there;
+    one that is `quiet` never is, it only sharpens what is known.
     """
 
     kind: str
@@ -44,6 +50,7 @@ class Reading:
     name: str | None = None
     optional: bool = False
     group: str = ""
+    quiet: bool = False
 
 
 READINGS: tuple[Reading, ...] = (
@@ -101,7 +108,18 @@ READINGS: tuple[Reading, ...] = (
     Reading("DaemonSet.apps", "named", "kube-system/kube-router", optional=True),
     Reading("DaemonSet.apps", "named", "kube-system/antrea-agent", optional=True),
     Reading("DaemonSet.apps", "named", "kube-system/kindnet", optional=True),
+    Reading("FelixConfiguration.projectcalico.org", "named", "default", optional=True, quiet=True),
+    Reading("FelixConfiguration.crd.projectcalico.org", "named", "default", optional=True, quiet=True),
+    Reading("AuthorizationPolicy.security.istio.io", "root", optional=True),
+    Reading("PeerAuthentication.security.istio.io", "root", optional=True),
+    Reading("RequestAuthentication.security.istio.io", "root", optional=True),
+    Reading("Sidecar.networking.istio.io", "root", optional=True),
+    Reading("ServiceAccount", "account", optional=True),
+    Reading("HostEndpoint.projectcalico.org", "hosts", optional=True),
+    Reading("HostEndpoint.crd.projectcalico.org", "hosts", optional=True),
 )
+ISTIO_ROOT = "istio-system"
+"""Istio's root namespace where its configuration names no other."""
 
 ON_DEMAND: tuple[Reading, ...] = (
     Reading(CONFIG_MAP, "named", "kube-system/coredns-custom", optional=True),

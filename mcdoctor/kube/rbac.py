@@ -62,6 +62,8 @@ def pair_rules() -> Iterator[Rule]:
     for reading in kinds.READINGS:
         if reading.scope == "pair":
             yield _rule(reading.kind, ("list",))
+        elif reading.scope == "account":
+            yield _rule(reading.kind, ("get",))
 
 
 def system_rules(extensions: bool = False) -> dict[str, list[Rule]]:
@@ -71,11 +73,13 @@ def system_rules(extensions: bool = False) -> dict[str, list[Rule]]:
     homes = (_SYSTEM, _OPENSHIFT_DNS) if extensions else (_SYSTEM,)
     rules: dict[str, list[Rule]] = {home: [_rule(kind, ("list",)) for kind in watched] for home in homes}
     for reading in (*kinds.READINGS, *kinds.ON_DEMAND):
-        if reading.scope == "named" and reading.name:
+        if reading.scope == "named" and reading.name and "/" in reading.name:
             namespace, _, name = reading.name.partition("/")
             if namespace != _SYSTEM and not extensions:
                 continue  # the namespace is not there in most clusters, and applying would fail
             rules.setdefault(namespace, []).append(_rule(reading.kind, ("get",), (name,)))
+        elif reading.scope == "root" and extensions:
+            rules.setdefault(kinds.ISTIO_ROOT, []).append(_rule(reading.kind, ("list",)))
     return rules
 
 
@@ -85,8 +89,10 @@ def cluster_rules(namespaces: Sequence[str]) -> Iterator[Rule]:
     yield _rule(kinds.NAMESPACE, ("list",))
     yield _rule(kinds.NODE, ("list",))
     for reading in kinds.READINGS:
-        if reading.scope == "cluster":
+        if reading.scope in ("cluster", "hosts"):
             yield _rule(reading.kind, ("list",))
+        elif reading.scope == "named" and reading.name and "/" not in reading.name:
+            yield _rule(reading.kind, ("get",), (reading.name,))
 
 
 def manifests(

@@ -60,6 +60,7 @@ _CLUSTER_WIDE = frozenset(
         "GatewayClass", "CiliumClusterwideNetworkPolicy", "CiliumNode", "CiliumIdentity", "GlobalNetworkPolicy", "Tier",
         "ClusterSPIFFEID", "ClusterFederatedTrustDomain", "CustomResourceDefinition", "MutatingWebhookConfiguration",
         "ValidatingWebhookConfiguration", "IPPool", "HostEndpoint", "GlobalNetworkSet", "ClusterRole",
+        "FelixConfiguration",
         "ClusterRoleBinding", "APIService", "ClusterTrustBundle",
     }
 )  # fmt: skip
@@ -94,9 +95,9 @@ _GROUPS: Mapping[tuple[str, str], str] = {
     ("cilium.io", "v2alpha1"): "CiliumCIDRGroup",
     ("cilium.io", "v2"): "CiliumNetworkPolicy CiliumClusterwideNetworkPolicy CiliumEndpoint CiliumNode CiliumIdentity",
     ("crd.projectcalico.org", "v1"): "NetworkPolicy GlobalNetworkPolicy Tier IPPool NetworkSet GlobalNetworkSet"
-    " HostEndpoint",
+    " HostEndpoint FelixConfiguration",
     ("projectcalico.org", "v3"): "NetworkPolicy GlobalNetworkPolicy Tier IPPool NetworkSet GlobalNetworkSet"
-    " HostEndpoint",
+    " HostEndpoint FelixConfiguration",
     ("multicluster.linkerd.io", "v1alpha1"): "Link",
     ("policy.linkerd.io", "v1beta3"): "Server HTTPRoute",
     ("policy.linkerd.io", "v1beta1"): "ServerAuthorization",

@@ -27,7 +27,8 @@ Read = tuple[str, str, str | None, str | None]
 
 
 class Recorder:
-    """A reader that remembers what was asked of it; it has one Deployment and one Service in each namespace."""
+    """A reader that remembers what was asked of it; it has one Deployment and one Service, and what makes a diagnosis
+    read on: a pod in a mesh, a policy of Calico for hosts that goes by service accounts."""
 
     cluster = "a"
 
@@ -47,6 +48,10 @@ class Recorder:
         name = {"Deployment.apps": "frontend", "Service": "backend"}.get(kind)
         place = {"frontend": "shop", "backend": "data"}.get(name or "")
         found = [self._object(kind, namespace or place, name)] if name and place else []
+        if kind == "Pod" and namespace:
+            found = [self._object(kind, namespace, "one", {"containers": [{"name": "istio-proxy"}]})]
+        if kind == "GlobalNetworkPolicy.projectcalico.org":
+            found = [self._object(kind, None, "g", {"applyOnForward": True, "serviceAccountSelector": "all()"})]
         return [
             *found,
             Listed(**SEEN, cluster="a", wanted=kind, namespace=namespace, selector=labels, count=len(found)),
@@ -55,10 +60,11 @@ class Recorder:
     def ask(self, namespace: str, pod: str, port: int, path: str) -> Fact:
         raise AssertionError("no debug endpoint is read for a flow")
 
-    def _object(self, kind: str, namespace: str, name: str) -> KubeObject:
+    def _object(self, kind: str, namespace: str | None, name: str, spec: dict | None = None) -> KubeObject:
         word, _, group = kind.partition(".")
         version = f"{group}/v1" if group else "v1"
-        body = {"apiVersion": version, "kind": word, "metadata": {"name": name, "namespace": namespace}, "spec": {}}
+        meta = {"name": name, **({"namespace": namespace} if namespace else {})}
+        body = {"apiVersion": version, "kind": word, "metadata": meta, "spec": spec or {}}
         return KubeObject(**SEEN, cluster="a", body=body)
 
 
