@@ -421,8 +421,10 @@ def _open_live(asked: Asked, reader: ApiReader) -> Opener:
 
 
 def _opened(session: Session, plan: Plan) -> Prober:
-    """Starts what a plan says; the session ends it. Raises NoVantage."""
-    opened = plan.open()
+    """Starts what a plan says, and once more should its connection drop; the session ends it. Raises NoVantage."""
+    from mcdoctor.kube.lasting import lasting
+
+    opened = lasting(plan.open(), plan.again, say)
 
     def close() -> None:
         for line in opened.close():

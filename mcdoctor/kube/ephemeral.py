@@ -77,6 +77,7 @@ class Ephemeral:
         return (
             f"an ephemeral container {self.name} (image {self.container['image']}) in pod {p.namespace}/{p.pod}"
             f" of {p.cluster}; it ends with this run, its entry stays in the pod"
+            " (another one only if its connection drops)"
         )
 
     def open(self) -> Opened:

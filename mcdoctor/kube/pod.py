@@ -97,7 +97,7 @@ class OwnPod:
         return (
             f"a ConfigMap {self.name} in {p.namespace} of {p.cluster}, which owns what this run creates",
             f"a pod {self.name} (image {image}) in {p.namespace} of {p.cluster} on node {spec.get('nodeName', 'any')};"
-            " both are deleted when this run ends",
+            " both are deleted when this run ends (another pair only if the connection drops)",
         )
 
     def open(self) -> Opened:

@@ -6,27 +6,34 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from mcdoctor.kube import ephemeral, execute, pod
 from mcdoctor.kube.agent import IMAGE, Agent, NoVantage, Opened
 from mcdoctor.kube.ephemeral import Place, Profile
+from mcdoctor.kube.lasting import once_back
 from mcdoctor.kube.transport import Api
 from mcdoctor.models.facts import Blind
 from mcdoctor.ports import Prober
 
 Wanted = Literal["auto", "ephemeral", "pod", "exec", "local", "none"]
 Chosen = Literal["ephemeral", "pod", "exec", "local", "none"]
+Prepared = ephemeral.Ephemeral | pod.OwnPod | execute.Process
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The choice. `creates`: sentences for the prompt, empty when nothing is created. `limits`: why not better."""
+    """The choice. `creates`: sentences for the prompt, empty when nothing is created. `limits`: why not better.
+
+    `again`: opens another prober of the same kind, for when the connection to the first dropped; raises NoVantage.
+    """
 
     kind: Chosen
     creates: tuple[str, ...] = ()
     limits: tuple[Blind, ...] = ()
     opener: Callable[[], Opened] | None = None
+    again: Callable[[], Opened] | None = None
 
     def open(self) -> Opened:
         """Starts the prober. Raises NoVantage, with the plan's limits among the reasons; for `none` always."""
@@ -67,29 +74,42 @@ def choose(
         if local is None:
             return Plan(kind="none", limits=(_no_local(place),))
         return Plan(kind="local", opener=lambda: _opened(local()))
+    kind: Chosen
+    prepare: Callable[[], Prepared]
+    match wanted:
+        case "auto" | "ephemeral":
+            kind = "ephemeral"
+            prepare = partial(
+                ephemeral.prepare,
+                api,
+                place,
+                agent,
+                image=image,
+                profile=profile,
+                bypass=bypass,
+                target=target,
+                run=run,
+                start_timeout=start_timeout,
+            )
+        case "pod":
+            kind = "pod"
+            prepare = partial(
+                pod.prepare, api, place, agent, image=image, labels=labels, run=run, start_timeout=start_timeout
+            )
+        case "exec":
+            kind = "exec"
+            prepare = partial(execute.prepare, api, place, agent, container=target)
     try:
-        match wanted:
-            case "auto" | "ephemeral":
-                container = ephemeral.prepare(
-                    api,
-                    place,
-                    agent,
-                    image=image,
-                    profile=profile,
-                    bypass=bypass,
-                    target=target,
-                    run=run,
-                    start_timeout=start_timeout,
-                )
-                return Plan(kind="ephemeral", creates=(container.creates(),), opener=container.open)
-            case "pod":
-                own = pod.prepare(api, place, agent, image=image, labels=labels, run=run, start_timeout=start_timeout)
-                return Plan(kind="pod", creates=own.creates(), opener=own.open)
-            case "exec":
-                process = execute.prepare(api, place, agent, container=target)
-                return Plan(kind="exec", creates=(process.creates(),), opener=process.open)
+        first = prepare()
     except NoVantage as failure:
         return Plan(kind="none", limits=failure.blinds)
+    creates = first.creates()
+    return Plan(
+        kind=kind,
+        creates=creates if isinstance(creates, tuple) else (creates,),
+        opener=first.open,
+        again=None if run else lambda: once_back(api, place, lambda: prepare().open()),  # a name given is taken by now
+    )
 
 
 def inside(place: Place, environ: Mapping[str, str] = os.environ) -> bool:

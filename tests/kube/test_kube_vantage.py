@@ -13,6 +13,7 @@ import pytest
 from mcdoctor.kube import ephemeral, pod, vantage
 from mcdoctor.kube.agent import Agent, NoVantage
 from mcdoctor.kube.ephemeral import Place
+from mcdoctor.kube.lasting import lasting
 from mcdoctor.models.facts import Blind, ResolvConf
 from mcdoctor.models.requests import ReadResolvConf
 
@@ -369,6 +370,38 @@ def test_a_dropped_attach_ends_open_requests_as_blind_with_the_reason(fake, kube
     (fact,) = opened.prober.run(ReadResolvConf(), budget=10)
     assert isinstance(fact, Blind) and time.monotonic() - started < 3
     assert "has ended" in opened.close()[0]
+
+
+def test_a_second_debug_container_takes_over_on_a_dropped_attach(fake, kubelet):
+    from mcdoctor.prober.bootstrap import command
+    from mcdoctor.prober.client import StreamProber
+
+    def answers(ws):
+        nonce = json.loads(ws.receive()[1][1:])["nonce"].encode()
+        ws.send(b"\x01" + nonce + b' {"hello": {"version": "1"}}\n')
+        request = json.loads(ws.receive()[1][1:])
+        if kubelet.attached == 1:
+            ws.raw.shutdown(2)
+            return
+        record = {"kind": "resolv_conf", "at": "2026-01-01T00:00:00Z", "vantage": {}, "nameservers": ["10.0.0.10"]}
+        record |= {"search": [], "options": []}
+        ws.send(b"\x01" + nonce + b" " + json.dumps({"id": request["id"], "fact": record}).encode() + b"\n")
+        ws.send(b"\x01" + nonce + b" " + json.dumps({"id": request["id"], "done": True}).encode() + b"\n")
+        ws.receive()
+
+    kubelet.talk = answers
+    agent = Agent(tuple(command()), lambda s, v: StreamProber(s.reader, s.writer, v).start(b"", timeout=3))
+    plan = vantage.choose("ephemeral", fake.connect(), PLACE, agent)
+    assert "another one only if its connection drops" in plan.creates[0]
+    told: list[str] = []
+    kept = lasting(plan.open(), plan.again, told.append)
+    (found,) = kept.prober.run(ReadResolvConf(), budget=10)
+    assert isinstance(found, ResolvConf), found
+    names = [c["name"] for c in kubelet.containers]
+    assert len(set(names)) == 2 and found.vantage.container == names[1] == kept.prober.vantage.container
+    lines = kept.close()
+    assert [name in line and "has ended" in line for name, line in zip(names, lines, strict=True)] == [True, True]
+    assert len(told) == 1
 
 
 def test_the_real_prober_travels_and_answers(fake, kubelet):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from mcrig import faultproxy, manifests
 from mcrig import rig as rigs
-from mcrig.faultproxy import CutBody, Die, FaultProxy, Refuse, Rule, Slow
+from mcrig.faultproxy import CutBody, Die, Drop, FaultProxy, Refuse, Rule, Slow
 from mcrig.program import Run, diagnose, mcdoctor
 
 pytestmark = [pytest.mark.rig, pytest.mark.timeout(200)]
@@ -125,3 +125,35 @@ def test_the_source_api_dies_while_the_prober_works(behind: Behind) -> None:
     run = behind.diagnose()
     assert run.code in {0, 3}, run.told
     assert run.report["verdict"] in {"healthy", "inconclusive"}, run.told
+
+
+ATTACH = "GET .*/attach"
+
+
+def test_an_attach_that_drops_is_taken_over_and_the_answer_is_the_same(behind: Behind) -> None:
+    behind.rig.network.filter_prohibit(80)
+    behind.a.rules.append(Rule(Drop(2.0), ATTACH, times=1))
+    run = behind.diagnose()
+    assert (run.report["verdict"], run.code) == ("broken", 1), run.told
+    assert run.causes[0] == "cloud-firewall-blocks-port", run.told
+    assert run.stderr.count("another one takes its place") == 1, run.stderr
+    assert run.stderr.count("has ended") == 2, run.stderr
+    assert len([seen for seen in behind.a.seen if "/attach" in seen.path]) == 2
+    assert "connection to the container was lost" not in run.limits
+
+
+def test_a_healthy_pair_stays_healthy_when_the_attach_drops_once(behind: Behind) -> None:
+    behind.a.rules.append(Rule(Drop(2.0), ATTACH, times=1))
+    run = behind.diagnose()
+    assert (run.report["verdict"], run.code) == ("healthy", 0), run.told
+    assert run.stderr.count("has ended") == 1 + run.stderr.count("another one takes its place"), run.stderr
+
+
+def test_an_attach_that_drops_again_and_again_keeps_what_was_found(behind: Behind) -> None:
+    behind.rig.network.filter_drop(80)
+    behind.a.rules.append(Rule(Drop(2.0), ATTACH))
+    run = behind.diagnose()
+    assert run.code in {1, 3} and run.report["verdict"] in {"broken", "inconclusive"}, run.told
+    assert {fact["kind"] for fact in run.report["facts"]} >= {"resolv_conf", "dns_answer"}, run.told
+    assert "lost a second time" in run.limits, run.limits
+    assert run.stderr.count("has ended") == 2, run.stderr

@@ -50,7 +50,14 @@ class Die:
     """From this request on nobody listens any more, and every open connection is reset."""
 
 
-Fault = Refuse | Slow | CutBody | Die
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Cuts the connection, both ways, this many seconds after the request came; the others go on."""
+
+    after: float
+
+
+Fault = Refuse | Slow | CutBody | Die | Drop
 
 
 @dataclass(slots=True)
@@ -197,6 +204,8 @@ class FaultProxy:
                 case Die():
                     self._die()
                     return
+                case Drop():
+                    self._loop.call_later(fault.after, writer.transport.abort)
                 case _:
                     assert_never(fault)
         upgrade = "upgrade" in headers
