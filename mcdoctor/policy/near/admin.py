@@ -36,7 +36,7 @@ from mcdoctor.policy.near.kubernetes import namespace_fails
 from mcdoctor.policy.ports import TRANSPORTS, NamedPort, PortRange
 from mcdoctor.policy.question import Packet
 from mcdoctor.policy.verdict import Deciding, Decision, Direction, Ref
-from mcdoctor.policy.world import DomainName, Node, Pod, World
+from mcdoctor.policy.world import METADATA_NAME, DomainName, Node, Pod, World
 
 
 def relevant(family: Compiled) -> set[Ref]:
@@ -196,12 +196,12 @@ def _selectors(world: World, raw: Raw, path: Path, end: Pod, packet: Packet) -> 
     differing = [
         (n, key) for n, key in enumerate(shared) if key not in there.labels or there.labels[key] != here.labels.get(key)
     ]
-    conditions = [
-        Condition(
-            f"namespaces {there.name} and {here.name} differ in the label {key} (sameLabels)",
-            f"namespace {there.name}과(와) {here.name}의 label {key}이(가) 다릅니다(sameLabels)",
-            (Edit((*spaces, "sameLabels", n), gone=True),),
-        )
-        for n, key in differing
-    ]
+    conditions = []
+    for n, key in differing:
+        edit = Edit((*spaces, "sameLabels", n), gone=True)
+        if len(shared) == 1:  # an empty list would select nothing
+            edit = Edit(spaces, {"namespaceSelector": {"matchLabels": {METADATA_NAME: there.name}}})
+        en = f"namespaces {there.name} and {here.name} differ in the label {key} (sameLabels)"
+        ko = f"namespace {there.name}과(와) {here.name}의 label {key}이(가) 다릅니다(sameLabels)"
+        conditions.append(Condition(en, ko, (edit,)))
     return joined((conditions, len(shared)), fitting)

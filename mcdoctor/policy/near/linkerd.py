@@ -48,6 +48,8 @@ def candidates(family: Compiled, packet: Packet, decision: Decision) -> Iterator
     server = family.server(pod, packet.port)
     if asking.plain is not None:
         for by in decision.by:
+            if server is not None and by.ref == server.ref and not server.access.endswith("-authenticated"):
+                continue  # then it is for an authorisation to say who may
             path: Path = tuple(p.replace("~1", "/").replace("~0", "~") for p in by.pointer.split("/")[1:])
             yield Candidate(by.ref, path, {}, (asking.plain,), 1)
     yield from _servers(family, packet, pod, objects)

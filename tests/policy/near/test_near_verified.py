@@ -1,6 +1,6 @@
 """Near misses over generated worlds: with what a near miss names undone, the refusal is gone, for every family.
 
-The world with the change is built anew from its objects, none of the engine's short cuts is taken.
+The world with the change is built anew from its objects (`policy_near`).
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import collections
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,15 +17,16 @@ from cilium.test_cilium_reference import policy as cilium_policy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from policy_build import node, one
+from policy_near import decided, key, resolves, with_changes
 from policy_worlds import small, small_admin
 from reference import istio, linkerd
 
 from mcdoctor.policy.addresses import parse_ip
 from mcdoctor.policy.engine import Engine
 from mcdoctor.policy.layers import PointDecision
-from mcdoctor.policy.near import NearMiss, applied, near_misses
+from mcdoctor.policy.near import near_misses
 from mcdoctor.policy.question import Http, Packet
-from mcdoctor.policy.verdict import Decision, Direction, Ref, Verdict
+from mcdoctor.policy.verdict import Direction, Verdict
 from mcdoctor.policy.world import DomainName, End, Outside, Pod
 
 Raw = dict[str, Any]
@@ -79,43 +79,6 @@ def refused(family: str, engine: Engine, rng: random.Random) -> Iterator[PointDe
                 yield point
 
 
-def key(raw: Raw) -> Ref:
-    meta = raw["metadata"]
-    return Ref("a", raw["kind"], meta.get("namespace", ""), meta["name"])
-
-
-def moved(end: End, engine: Engine) -> End:
-    return engine.world.clusters["a"].pods[end.namespace, end.name] if isinstance(end, Pod) else end
-
-
-def with_changes(objects: list[Raw], cni: str, miss: NearMiss) -> Engine:
-    changed: dict[Ref, Any] = {}
-    for change in miss.changes:
-        same = [o for o in objects if key(o) == change.ref]
-        before = changed.get(change.ref, same[0] if same else None)
-        changed[change.ref] = applied(before, [change])
-    engine = one(*[o for o in objects if key(o) not in changed], *changed.values(), cni=cni)
-    assert not [r for r in engine.refusals if r.ref in changed and r.fatal], (miss, engine.refusals)
-    return engine
-
-
-def decided(engine: Engine, packet: Packet, layers: set[str], traffic: dict[str, Any]) -> list[Decision]:
-    again = replace(
-        packet, source=moved(packet.source, engine), destination=moved(packet.destination, engine), **traffic
-    )
-    return [layer.decision for layer in engine.decide(again).layers if layer.layer in layers]
-
-
-def resolves(raw: Any, pointer: str) -> bool:
-    for part in pointer.split("/")[1:]:
-        name = part.replace("~1", "/").replace("~0", "~")
-        try:
-            raw = raw[int(name)] if isinstance(raw, list) else raw[name]
-        except (KeyError, IndexError, ValueError):
-            return False
-    return True
-
-
 def check(family: str, seed: int, seen: collections.Counter[str]) -> None:
     make, cni = WORLDS[family]
     rng = random.Random(seed)
@@ -133,7 +96,7 @@ def check(family: str, seed: int, seen: collections.Counter[str]) -> None:
             assert miss.changes or miss.traffic, miss
             assert [o for o in objects if key(o) == miss.ref and resolves(o, miss.pointer)] or not miss.changes, miss
             told = (family, seed, str(point.packet.source), str(point.packet.destination), point.packet.port, miss)
-            after = decided(with_changes(objects, cni, miss), point.packet, layers, dict(miss.traffic))
+            after = decided(with_changes(objects, cni, miss), point.packet, layers, miss)
             wanted = {Verdict.ALLOWED} if not miss.then else {Verdict.UNKNOWN, Verdict.CONDITIONAL}
             # Where two layers refuse, the miss speaks for one of them.
             assert not after or any(decision.verdict in wanted for decision in after), told
