@@ -41,7 +41,7 @@ from mcdoctor.policy.resolve import (
     service_named,
 )
 from mcdoctor.policy.verdict import Deciding, Direction, Refusal, Step, Verdict, conjunction
-from mcdoctor.policy.world import DomainName, End, Node, Outside, Pod, Service
+from mcdoctor.policy.world import Cluster, DomainName, End, Node, Outside, Pod, Service, World
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,9 +227,11 @@ def _service_targets(
             return found
         return [replace(b, service=nearest) for b in found], notes
     joined = [nearest]
-    for other in services[1:]:
-        if not getattr(question.destination, "cluster", "") and _one_service(engine, source, nearest, other):
-            joined.append(other)
+    if getattr(question.destination, "cluster", "") in ("", source.cluster):
+        for cluster in clusters(engine.world, "", source.cluster):
+            other = cluster.services.get((nearest.namespace, nearest.name))
+            if other is not None and other is not nearest and _one_service(engine, source, nearest, other):
+                joined.append(other)
     if source.cluster and nearest.cluster != source.cluster:
         notes.append(f"{nearest} is not in cluster {source.cluster} but in {nearest.cluster}")
     listed: list[Backend] = []
@@ -261,7 +263,8 @@ def _one_service(engine: Engine, source: Found, here: Service, there: Service) -
         shared = there.annotations.get("service.cilium.io/shared", there.annotations.get("io.cilium/shared-service"))
         affinity = here.annotations.get("service.cilium.io/affinity")
         return shared != "false" and affinity != "local"
-    found = backends(engine.world, there, None, "TCP")
+    # With several ports, whichever: only the pods behind them matter.
+    found = backends(engine.world, there, there.ports[0].port if there.ports else None, "TCP")
     if isinstance(source.end, Pod) and not isinstance(found, Unresolved) and isinstance(found[0].end, (Pod, Node)):
         return detect(engine.world, source.end, found[0].end, here)[0] in ("istio", "istio-ambient")
     return False
@@ -278,7 +281,7 @@ def _path(engine: Engine, question: Question, source: Found, backend: Backend, v
             return Unresolved(f"via {via!r} is neither a pod, an address nor a known kind of path")
         carrier = named
     elif via is not None:
-        return _via(engine, ask, source, backend)
+        return _via(engine, ask, source, backend, via)
     remote = isinstance(backend.end, (Pod, Node)) and backend.cluster != ""
     if isinstance(end, (Pod, Node)) and remote and backend.cluster != source.cluster:
         assert isinstance(backend.end, (Pod, Node))
@@ -287,7 +290,8 @@ def _path(engine: Engine, question: Question, source: Found, backend: Backend, v
         found, evidence = detect(world, end, backend.end, backend.service)
         if found == "unknown" and backend.service is not None and backend.service.type in ("LoadBalancer", "NodePort"):
             found, evidence = "load-balancer", f"{backend.service} is of type {backend.service.type}"
-        return across(world, ask, end, backend, found, evidence, engine.index.atoms)
+        path = across(world, ask, end, backend, found, evidence, engine.index.atoms)
+        return _or_meshed(world, ask, end, backend, path) if found == "unknown" else path
     service = backend.service
     if isinstance(end, Outside) and remote and service is not None and service.type in ("LoadBalancer", "NodePort"):
         notes: list[str] = []
@@ -301,6 +305,29 @@ def _path(engine: Engine, question: Question, source: Found, backend: Backend, v
     return _by_waypoint(engine, ask, source, backend) or direct(
         ask, end, backend.end, backend.port, source.cluster, backend.cluster
     )
+
+
+def _may_be_meshed(cluster: Cluster) -> bool:
+    """May Cilium run there, without cilium-config saying `cluster-id: 0`, which no meshed cluster has?"""
+    told = [obj.ref.namespace for obj in cluster.of("", "ConfigMap") if obj.ref.name == "cilium-config"]
+    settings = cluster.config_map(told[0], "cilium-config") or {} if told else {}
+    may = "cilium" in cluster.datapath.systems or (cluster.datapath.cni is None and len(cluster.datapath.systems) == 1)
+    return may and settings.get("cluster-id") != "0"
+
+
+def _or_meshed(world: World, ask: Ask, source: Pod | Node, backend: Backend, path: Path) -> Path:
+    """Clusters on Cilium that nothing is known to join may be a ClusterMesh: then each side sees the identity."""
+    both = world.clusters[source.cluster], world.clusters[backend.cluster]
+    if not all(map(_may_be_meshed, both)) or not any("cilium" in each.datapath.systems for each in both):
+        return path
+    legs = []
+    for leg in path.legs:
+        first = leg.readings[0]
+        packet = ask.packet(first.cluster, first.direction, source, backend.end, backend.port)
+        wire = (*leg.wire, packet) if leg.wire else ()
+        legs.append(replace(leg, readings=(*leg.readings, packet), wire=wire))
+    note = "Cilium runs there: read as a ClusterMesh too (no cilium-config on both sides settles it)"
+    return replace(path, legs=tuple(legs), notes=(*path.notes, note))
 
 
 def _by_waypoint(engine: Engine, ask: Ask, source: Found, backend: Backend) -> Path | None:
@@ -322,9 +349,11 @@ def _by_waypoint(engine: Engine, ask: Ask, source: Found, backend: Backend) -> P
     return by_waypoint(ask, end, backend, f"{namespace}/{name}", pods)
 
 
-def _via(engine: Engine, ask: Ask, source: Found, backend: Backend) -> Path | Unresolved:
+def _via(
+    engine: Engine, ask: Ask, source: Found, backend: Backend, via: PodName | Address | NodeName | ServiceName
+) -> Path | Unresolved:
     """The gateway a question names, as the ends and the port it is reached on."""
-    world, via = engine.world, ask.question.via
+    world = engine.world
     port = ask.question.port if isinstance(ask.question.port, int) else backend.port
     ends: tuple[End, ...] = ()
     cluster = ""
@@ -335,8 +364,7 @@ def _via(engine: Engine, ask: Ask, source: Found, backend: Backend) -> Path | Un
                 service = ServiceName(via.namespace, via.name, via.cluster)
                 if isinstance(service_named(world, service, backend.cluster), Unresolved):
                     return found
-                named = replace(ask, question=replace(ask.question, via=service))
-                return _via(engine, named, source, backend)
+                return _via(engine, ask, source, backend, service)
             ends, cluster = tuple(f.end for f in _alike(engine, found)), found[0].cluster
         case NodeName():
             node = node_end(world, via, backend.cluster)
@@ -363,8 +391,6 @@ def _via(engine: Engine, ask: Ask, source: Found, backend: Backend) -> Path | Un
             cluster = services[0].cluster
             if not ends:
                 return Unresolved(f"{services[0]} has no pods to go through")
-        case _:
-            return Unresolved("via names nothing")
     return relayed(ask, source.end, source.cluster, ends, cluster, _gateway_port(ends, port), backend)
 
 

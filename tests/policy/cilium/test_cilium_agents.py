@@ -15,7 +15,7 @@ from policy_build import end, namespace, node, obj, one, pod, service
 from mcdoctor.policy.addresses import parse_ip
 from mcdoctor.policy.engine import load
 from mcdoctor.policy.path import Answer, ask
-from mcdoctor.policy.question import Address, Http, Icmp, NodeName, Packet, PodName, Question
+from mcdoctor.policy.question import Address, Fqdn, Http, Icmp, NodeName, Packet, PodName, Question, ServiceName
 from mcdoctor.policy.verdict import Direction
 from mcdoctor.policy.world import ClusterInput, Node, Pod
 
@@ -211,6 +211,41 @@ def test_nodes_of_the_other_cluster_are_remote_nodes() -> None:
     assert isinstance(source, Node) and isinstance(target, Pod)
     packet = Packet("b", Direction.INGRESS, source, target, "TCP", 8080)
     assert engine.decide(packet).verdict == "allowed"
+
+
+@pytest.mark.parametrize(
+    ("east", "west", "expected"),
+    [
+        ({"cluster_name": "east", "cluster_id": "1"}, {"cluster_name": "west", "cluster_id": "2"}, "allowed"),
+        ({"cluster_name": "east"}, {"cluster_name": "west"}, "unknown"),
+        (None, None, "unknown"),
+        ({"cluster_name": "default", "cluster_id": "0"}, None, "denied"),  # 0 is no cluster of a mesh
+    ],
+)
+def test_clusters_on_cilium_may_be_meshed_unless_told_otherwise(east: Any, west: Any, expected: str) -> None:
+    """network/clustermesh: "cluster.id: must be unique and in the range 1 to 255" (or 511)."""
+    rule = from_labels(app="web")
+    a = [namespace("shop"), pod("shop", "web", {"app": "web"}, ip="10.1.0.1"), agent("v1.18.5"), *([settings(**east)] if east else [])]  # fmt: skip
+    b = [*WORLD, cnp(ingress=[rule]), agent("v1.18.5"), *([settings(**west)] if west else [])]
+    engine = load([ClusterInput("a", a), ClusterInput("b", b)])
+    found = ask(engine, Question(PodName("shop", "web", "a"), PodName("shop", "api", "b"), 8080))
+    assert found.ingress == expected
+    assert ("read as a ClusterMesh too" in found.reason) is (expected == "unknown")
+
+
+@pytest.mark.parametrize("target", [ServiceName("shop", "api"), ServiceName("shop", "api", "a"), Address(parse_ip("10.97.0.1")), Fqdn("api.shop.svc.cluster.local")])  # fmt: skip
+def test_a_global_service_leads_to_the_other_cluster(target: Any) -> None:
+    """network/clustermesh/services: annotation service.cilium.io/global."""
+    sides = []
+    for name, number, address, app in (("a", "1", "10.97.0.1", "nobody"), ("b", "2", "10.98.0.1", "api")):
+        entry = service("shop", "api", {"app": app}, [{"port": 80, "targetPort": 8080}], clusterIP=address)
+        entry["metadata"]["annotations"] = {"service.cilium.io/global": "true"}
+        sides.append([entry, namespace("shop"), settings(cluster_name=name, cluster_id=number), agent("v1.18.5")])
+    a = [*sides[0], pod("shop", "web", {"app": "web"}, ip="10.1.0.1")]
+    b = [*sides[1], pod("shop", "api", {"app": "api"}, ip="10.2.0.1", node="n9"), cnp(ingress=[from_labels(app="web")])]
+    engine = load([ClusterInput("a", a), ClusterInput("b", b)])
+    found = ask(engine, Question(PodName("shop", "web", "a"), target, 80))
+    assert (found.verdict, [d.ref.cluster for d in found.deciding]) == ("allowed", ["b"])
 
 
 def test_without_a_configuration_only_names_of_clusters_at_hand_are_certain() -> None:
