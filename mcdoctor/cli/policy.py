@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from mcdoctor.policy.near import NearMiss
     from mcdoctor.policy.path import Answer
     from mcdoctor.policy.question import Question, Source, Target
-    from mcdoctor.policy.smallest import Suggestion
 
 app = typer.Typer(
     rich_markup_mode=None,
@@ -231,6 +230,7 @@ def check(
     principal: Annotated[str | None, typer.Option("--principal", help="identity presented")] = None,
     mtls: Annotated[bool | None, typer.Option("--mtls/--plaintext", help="concluded otherwise")] = None,
     output: Annotated[Format, typer.Option("-o", "--output")] = Format.TEXT,
+    lang: Annotated[Language, typer.Option("--lang", help="of the text")] = Language.EN,
 ) -> None:
     """May SRC reach DST? Names every side that refuses, the rule, the nearest miss and the smallest change.
 
@@ -256,7 +256,7 @@ def check(
     from dataclasses import replace
 
     answer = ask(engine, replace(question, http=http, principal=principal, mtls=mtls))
-    _show(engine, answer, output)
+    _show(engine, answer, output, lang)
     raise typer.Exit(_exit_code(answer))
 
 
@@ -349,33 +349,6 @@ def _hops(answer: Answer) -> list[dict[str, Any]]:
     ]
 
 
-def _changes(suggestion: Suggestion | None) -> dict[str, Any] | None:
-    if suggestion is None:
-        return None
-    return {
-        "verdict": str(suggestion.verdict),
-        "sides": [
-            {
-                "cluster": side.cluster,
-                "direction": str(side.direction),
-                "deliberate": [f"{d.ref} {d.pointer}" for d in side.deliberate],
-                "why": side.why,
-                "options": [
-                    {
-                        "text": option.text,
-                        "new": option.new,
-                        "opensPairs": option.opens,
-                        "opensAddresses": option.addresses,
-                        "object": option.object,
-                    }
-                    for option in side.options
-                ],
-            }
-            for side in suggestion.sides
-        ],
-    }
-
-
 def _near(miss: NearMiss) -> dict[str, Any]:
     """A near miss with the change that would let the rule match, as operations of JSON Patch on the objects named."""
     patch = [
@@ -395,7 +368,8 @@ def _near(miss: NearMiss) -> dict[str, Any]:
     }
 
 
-def _show(engine: Engine, answer: Answer, output: Format) -> None:
+def _show(engine: Engine, answer: Answer, output: Format, lang: Language) -> None:
+    from mcdoctor.cli.policy_change import as_json, as_text
     from mcdoctor.policy import batch
     from mcdoctor.policy.smallest import suggest
 
@@ -408,40 +382,30 @@ def _show(engine: Engine, answer: Answer, output: Format) -> None:
             "hops": _hops(answer),
             "near": [_near(miss) for miss in answer.near],
             "notes": list(answer.notes),
-            "change": _changes(suggestion),
+            "change": as_json(suggestion),
         }
         print(json.dumps(body, ensure_ascii=False, indent=2))
         return
-    print(plain(f"{str(answer.verdict).upper()}: {answer.reason}"))
+    korean = lang is Language.KO
+    words, verdicts = _WORDS[lang.value], _VERDICTS[lang.value]
+    print(plain(f"{verdicts[str(answer.verdict)] if korean else str(answer.verdict).upper()}: {answer.reason}"))
     for path in answer.paths[:10]:
-        print(plain(f"{path.source} to {path.destination}" + (f" port {path.port}" if path.port else "")))
+        if korean:
+            print(plain(f"{path.source} → {path.destination}" + (f":{path.port}" if path.port else "")))
+        else:
+            print(plain(f"{path.source} to {path.destination}" + (f" port {path.port}" if path.port else "")))
         for point in path.points:
-            print(plain(f"{point.direction} at the {point.label} in cluster {point.cluster}: {point.verdict}"))
+            if korean:
+                place = f"{words[str(point.direction)]}, {words['at']} {point.cluster} ({point.label})"
+                print(plain(f"{place}: {verdicts[str(point.verdict)]}"))
+            else:
+                print(plain(f"{point.direction} at the {point.label} in cluster {point.cluster}: {point.verdict}"))
             for deciding in point.by:
                 print("  " + plain(f"{deciding.effect} {deciding.ref} {deciding.pointer}{_place(deciding.ref)}"))
     for miss in answer.near:
-        print(plain(f"nearly: {miss.ref} {miss.pointer}: {miss.why}"))
-    if suggestion is not None:
-        _show_change(suggestion)
-
-
-def _show_change(suggestion: Suggestion) -> None:
-    from mcdoctor.policy.smallest import to_yaml
-
-    for side in suggestion.sides:
-        where = f"{side.direction} in cluster {side.cluster}"
-        if not side.options:
-            print(plain(f"{where}: {side.why}"))
-            continue
-        best = side.options[0]
-        also = f"also opens {best.opens} other pairs of pods" if best.opens else "opens nothing else"
-        if best.addresses:
-            also += f", {best.addresses} addresses outside"
-        print(plain(f"smallest change, {where}: {best.text} ({also}); with it: {suggestion.verdict}"))
-        for line in to_yaml(best.object).splitlines():
-            print("  " + line.rstrip("\r"))
-        for option in side.options[1:]:
-            print(plain(f"or: {option.text} (opens {option.opens} other pairs)"))
+        print(plain(f"{words['near']}: {miss.ref} {miss.pointer}: {miss.ko if korean else miss.why}"))
+    for line in as_text(suggestion, korean) if suggestion is not None else ():
+        print(line)
 
 
 def _ports_asked(engine: Engine, ports: Sequence[str], protocol: str) -> list[tuple[int, str]]:

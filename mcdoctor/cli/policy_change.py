@@ -70,7 +70,7 @@ def as_text(suggestion: Suggestion, korean: bool) -> Iterator[str]:
         text = best.words.ko if korean else best.text
         yield plain(f"{'가장 작은 변경' if korean else 'smallest change'}, {where}: {text} ({_opens(best, korean)})")
         for example in best.examples:
-            yield plain(f"  {'함께 허용됨' if korean else 'also allowed'}: {example}")
+            yield "  " + plain(f"{'함께 허용됨' if korean else 'also allowed'}: {example}")
         for line in to_yaml(*best.objects).splitlines():
             yield "  " + line.rstrip("\r")
         for option in side.options[1:]:

@@ -250,6 +250,15 @@ class Index:
             found = self._bits[key] = self.bits_of(numbers)
         return found
 
+    @cached_property
+    def port_numbers(self) -> Mapping[str, frozenset[int]]:
+        """Names of container ports -> the numbers that any pod has for them."""
+        found: dict[str, set[int]] = {}
+        for each in self.classes:
+            for port in each.pods[0].ports:
+                found.setdefault(port.name, set()).add(port.port)
+        return {name: frozenset(numbers) for name, numbers in found.items() if name}
+
     def members(self, bits: int) -> Iterator[PodClass]:
         """The classes in a bitset."""
         while bits:

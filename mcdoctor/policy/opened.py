@@ -19,6 +19,7 @@ from mcdoctor.policy.crossing import wired
 from mcdoctor.policy.edits.edit import Edit, Wanted
 from mcdoctor.policy.engine import Engine
 from mcdoctor.policy.family import Compiled
+from mcdoctor.policy.gateway_routes import GROUP as SERVERS
 from mcdoctor.policy.index import PodClass
 from mcdoctor.policy.istio import Istio
 from mcdoctor.policy.kubernetes import Kubernetes
@@ -78,25 +79,28 @@ def _scalars(value: Any) -> Iterator[Any]:
         yield value
 
 
-def _atoms(objects: Sequence[Mapping[str, Any]], packet: Packet) -> list[tuple[str, int | None]]:
+def _atoms(objects: Sequence[Mapping[str, Any]], wanted: Wanted) -> list[tuple[str, int | None]]:
     """(protocol, port) that stand for all that these objects can tell apart; the one asked for comes first."""
+    packet = wanted.packet
+    if wanted.layer == "linkerd":  # the ports are the Servers'
+        objects = [*objects, *(obj.raw for obj in wanted.cluster.of(SERVERS, "Server"))]
     edges = {1}
     words: set[str] = set()
     for value in (v for raw in objects for v in _scalars(raw.get("spec", raw.get("specs")))):
         if type(value) is str:
-            words.add(value.upper())
+            words.add(value)
             span = _RANGE.match(value)
             numbers = [int(span[1]), int(span[2])] if span else [int(value)] if value.isdecimal() else []
         else:
             numbers = [value] if type(value) is int else []
         edges |= {n + step for n in numbers if 0 < n < 65536 for step in (0, 1)}
-    for end in (packet.source, packet.destination):
-        edges |= {p.port for p in end.ports if p.name.upper() in words} if isinstance(end, Pod) else set()
+    named = wanted.engine.index.port_numbers
+    edges |= {number for word in words & named.keys() for number in named[word]}
     asked = (packet.protocol, packet.port)
     found: dict[tuple[str, int | None], None] = {asked: None}
     found |= {("TCP", port): None for port in sorted(edges)}
     for protocol in ("UDP", "SCTP"):
-        listed = sorted(edges) if protocol in words else [packet.port or 1]
+        listed = sorted(edges) if protocol in words or protocol.lower() in words else [packet.port or 1]
         found |= {(protocol, port): None for port in listed}
     return list(found)
 
@@ -124,7 +128,7 @@ def _by_rows(before: Engine, after: Engine, wanted: Wanted, edit: Edit) -> Opene
     everything = index.cluster(packet.cluster) & ~index.host_network()
     found = Opened()
     numbers = _policy_numbers(before, after, edit.objects[0], packet)
-    atoms = _atoms(edit.objects, packet)
+    atoms = _atoms(edit.objects, wanted)
     for asked in atoms:
         # A rule that admits ICMP has no ports at all, and so admits any.
         protocol, port = asked if asked[0] in TRANSPORTS else ("TCP", 1)
@@ -208,7 +212,7 @@ class _Census:
         peers = dict(self._peers(blocks))
         if only:
             peers = {e: n for e, n in peers.items() if e in self.asked or any(ip in b for ip in _ips(e) for b in only)}
-        atoms = _atoms(self.edit.objects, self.packet)
+        atoms = _atoms(self.edit.objects, self.wanted)
         if self.mesh:
             atoms = [(protocol, port) for protocol, port in atoms if protocol == "TCP"]
         ranges = list(self._ranges(blocks, only))

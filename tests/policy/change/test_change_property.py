@@ -78,7 +78,7 @@ def sides_of(suggestion: Suggestion) -> list[list[Any]]:
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 10**9), asks_http=st.booleans())
 def test_every_change_holds_what_it_promises(flavour: str, seed: int, asks_http: bool) -> None:
     check(flavour, seed, asks_http)
