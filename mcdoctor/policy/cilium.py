@@ -913,6 +913,12 @@ class Cilium:
 
     # What is known of the clusters.
 
+    def sees(self, index: Index) -> bool:
+        """Do the same pods and settings lie under another index?"""
+        worlds = index.world.clusters, self.index.world.clusters
+        same = (here.of("", "ConfigMap") is worlds[1][name].of("", "ConfigMap") for name, here in worlds[0].items())
+        return index.class_of is self.index.class_of and all(same)
+
     @cached_property
     def configs(self) -> Mapping[str, Config]:
         return {name: read_config(cluster) for name, cluster in self.index.world.clusters.items()}
@@ -1494,7 +1500,9 @@ def _audited(branch: Branch) -> Branch:
 
 def compile_cluster(index: Index, cluster: str, earlier: Mapping[str, Compiled]) -> Cilium:
     world = index.world.clusters[cluster]
-    config = read_config(world)
+    before = earlier.get(LAYER)
+    known = before if isinstance(before, Cilium) and before.sees(index) else None
+    config = read_config(world) if known is None else known.config
     refusals: list[Refusal] = []
     reader = Reader(world, config, _cidr_groups(world, refusals), refusals)
     policies: list[Policy] = []
@@ -1512,7 +1520,10 @@ def compile_cluster(index: Index, cluster: str, earlier: Mapping[str, Compiled])
     native = earlier.get("kubernetes")
     if isinstance(native, Kubernetes) and config.network_policies:
         policies += map(translated, native.policies)
-    return Cilium(index, cluster, config, tuple(policies), tuple(refusals), world.datapath.ipblock_covers_nodes)
+    found = Cilium(index, cluster, config, tuple(policies), tuple(refusals), world.datapath.ipblock_covers_nodes)
+    if known is not None:
+        found.__dict__["configs"] = known.configs  # only policies have changed: what the agents run with stands
+    return found
 
 
 FAMILY = Family("cilium", frozenset({NAMESPACED, CLUSTERWIDE, CIDR_GROUP}), compile_cluster)

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from mcdoctor.policy.engine import Engine
-from mcdoctor.policy.family import Compiled
+from mcdoctor.policy.family import Compiled, Family
 from mcdoctor.policy.layers import PointDecision, systems
 from mcdoctor.policy.near import admin, calico, cilium, istio, kubernetes, linkerd
 from mcdoctor.policy.near.conditions import Candidate, Condition, apply, at, pointer_of
 from mcdoctor.policy.question import Packet
 from mcdoctor.policy.verdict import Decision, Direction, Ref, Verdict, settle
-from mcdoctor.policy.world import Object, Pod
+from mcdoctor.policy.world import Cluster, Object, Pod
 
 _NEEDED = {
     "kubernetes": ("kubernetes", "admin"),
@@ -98,7 +99,7 @@ def _patched(raw: Any, parts: list[str], change: Change) -> Any:
     return {**raw, name: _patched(raw.get(name), parts[1:], change)}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class _Scene:
     """One layer that refuses one packet."""
 
@@ -107,9 +108,16 @@ class _Scene:
     packet: Packet
     decision: Decision
 
+    @property
+    def here(self) -> Cluster:
+        return self.engine.world.clusters[self.packet.cluster]
+
+    @property
+    def compiled(self) -> Mapping[str, Compiled]:
+        return self.engine.compiled[self.packet.cluster]
+
     def closest(self, limit: int) -> list[NearMiss]:
-        relevant, candidates = self._material()
-        likely = [c for c in candidates if 1 <= len(c.fails) <= 2]
+        likely = [c for c in self._candidates() if 1 <= len(c.fails) <= 2]
         likely.sort(
             key=lambda c: (len(c.fails), len(c.fails) - c.asked, c.ref.namespace, c.ref.name, pointer_of(c.path))
         )
@@ -120,19 +128,20 @@ class _Scene:
             if len(found) >= limit or left <= 0 or (found and gap > found[0].gap):
                 break
             left -= 1 if gap == 1 else 3
-            after = self._after(relevant, candidate, candidate.fails)
+            before = self._before(candidate)
+            after = self._after(candidate, before, candidate.fails)
             if after is None or after.verdict is Verdict.DENIED:
                 continue
-            if gap > 1 and any(self._opens(relevant, candidate, each) for each in candidate.fails):
+            if gap > 1 and any(self._opens(candidate, before, each) for each in candidate.fails):
                 continue
-            found.append(self._told(candidate, after))
+            found.append(self._told(candidate, before, after))
         return found
 
-    def _opens(self, relevant: frozenset[Ref] | None, candidate: Candidate, alone: Condition) -> bool:
-        after = self._after(relevant, candidate, (alone,))
+    def _opens(self, candidate: Candidate, before: Mapping[Ref, Any], alone: Condition) -> bool:
+        after = self._after(candidate, before, (alone,))
         return after is not None and after.verdict is not Verdict.DENIED
 
-    def _told(self, candidate: Candidate, after: Decision) -> NearMiss:
+    def _told(self, candidate: Candidate, before: Mapping[Ref, Any], after: Decision) -> NearMiss:
         why = "; ".join(c.en for c in candidate.fails)
         ko = "; ".join(c.ko for c in candidate.fails)
         then = after.why if after.verdict is not Verdict.ALLOWED else ""
@@ -140,88 +149,103 @@ class _Scene:
             why, ko = f"{why} (then it hangs on this: {then})", f"{ko} (그 다음은 여기에 달려 있습니다: {then})"
         traffic = {key: value for c in candidate.fails for key, value in c.traffic.items()}
         direction = self.packet.direction
-        changes = tuple(_changes(candidate, self._objects(candidate)))
+        changes = tuple(_changes(candidate, before))
         return NearMiss(
             candidate.ref, pointer_of(candidate.path), direction, why, len(candidate.fails), ko, changes, traffic, then
         )
 
-    def _objects(self, candidate: Candidate) -> dict[Ref, Any]:
+    def _before(self, candidate: Candidate) -> dict[Ref, Any]:
         """The objects that the candidate's edits are about, as they are; None for one that does not exist."""
         refs = {edit.ref or candidate.ref for condition in candidate.fails for edit in condition.edits}
-        found: dict[Ref, Any] = dict.fromkeys(refs)
-        if candidate.ref in found:
-            found[candidate.ref] = candidate.raw
-        here = self.engine.world.clusters[self.packet.cluster]
-        for listed in here.objects.values():
-            found.update({obj.ref: obj.raw for obj in listed if obj.ref in found})
+        found: dict[Ref, Any] = {ref: candidate.raw if ref == candidate.ref else None for ref in refs}
+        if refs - {candidate.ref}:
+            for kinds in self.here.objects.values():
+                found.update({obj.ref: obj.raw for obj in kinds if obj.ref in found})
         return found
 
     def _after(
-        self, relevant: frozenset[Ref] | None, candidate: Candidate, conditions: Iterable[Condition]
+        self, candidate: Candidate, before: Mapping[Ref, Any], conditions: tuple[Condition, ...]
     ) -> Decision | None:
         """What the layer says with these conditions met; None where a change makes an object that would be refused."""
-        conditions = tuple(conditions)
         packet = self.packet
         for condition in conditions:
             packet = replace(packet, **condition.traffic)
-        before = self._objects(candidate)
         edits = [edit for condition in conditions for edit in condition.edits]
         changed = {
             ref: apply(raw, [e for e in edits if (e.ref or candidate.ref) == ref]) for ref, raw in before.items()
         }
         changed = {ref: raw for ref, raw in changed.items() if raw is not None}
-        compiled = self._compiled(relevant, changed)
+        compiled = self._compiled(changed)
         if any(r.ref in changed and r.fatal for family in compiled.values() for r in family.refusals):
             return None
         if self.layer in ("istio", "linkerd"):
             return settle(compiled[self.layer].enforce(packet))
-        datapath = self.engine.world.clusters[packet.cluster].datapath
-        ruling = next(ruling for name, ruling in systems(compiled, packet, datapath) if name == self.layer)
+        ruling = next(ruling for name, ruling in systems(compiled, packet, self.here.datapath) if name == self.layer)
         return settle(ruling)
 
-    def _compiled(self, relevant: frozenset[Ref] | None, changed: Mapping[Ref, Any]) -> Mapping[str, Compiled]:
-        """The layer's families over the objects that bear on this packet, with some of them changed."""
-        engine, name = self.engine, self.packet.cluster
-        families = [f for f in engine.families if f.name in _NEEDED[self.layer]]
-        kinds = {kind for family in families for kind in family.kinds}
-        here = engine.world.clusters[name]
-        objects = dict(here.objects)
-        for kind in kinds:
-            some = relevant is not None and kind[1] in _POLICIES
-            listed = (o for o in here.of(*kind) if o.ref not in changed)
-            objects[kind] = tuple(o for o in listed if not some or o.ref in (relevant or ()))
-        for ref, raw in changed.items():
-            kind = (str(raw["apiVersion"]).rpartition("/")[0], ref.kind)
-            objects[kind] = (*objects.get(kind, ()), Object(ref, raw))
-        world = replace(engine.world, clusters={**engine.world.clusters, name: replace(here, objects=objects)})
-        index = engine.index.over(world)
-        done: dict[str, Compiled] = {}
-        for family in families:
-            done[family.name] = family.compile(index, name, done)
-        return done
+    @cached_property
+    def _families(self) -> tuple[Family, ...]:
+        return tuple(f for f in self.engine.families if f.name in _NEEDED[self.layer])
 
-    def _material(self) -> tuple[frozenset[Ref] | None, list[Candidate]]:
-        """The policies that bear on the packet (None = any of the layer's), and the ways their rules may match."""
-        compiled, packet, decision = self.engine.compiled[self.packet.cluster], self.packet, self.decision
+    @cached_property
+    def _bearing(self) -> Mapping[tuple[str, str], tuple[Object, ...]]:
+        """The objects of the cluster, of policies over packets only those that bear on this one."""
+        if self.layer in ("istio", "linkerd"):
+            return self.here.objects
+        subject, packet = self.packet.subject, self.packet
+        listed = [*kubernetes.relevant(self.compiled["kubernetes"], packet), *admin.relevant(self.compiled["admin"])]
+        if self.layer == "cilium":
+            listed += cilium.relevant(self.compiled["cilium"], packet)
+        if self.layer == "calico":
+            if not isinstance(subject, Pod) or subject.host_network:
+                return self.here.objects  # a host endpoint: any policy may be about it
+            listed += calico.relevant(self.compiled["calico"], packet)
+        kinds = {kind for family in self._families for kind in family.kinds if kind[1] in _POLICIES}
+        found = {kind: () if kind in kinds else objects for kind, objects in self.here.objects.items()}
+        for obj in listed:
+            kind = _kind(obj.ref, obj.raw)
+            found[kind] = (*found.get(kind, ()), obj)
+        return found
+
+    def _compiled(self, changed: Mapping[Ref, Any]) -> Mapping[str, Compiled]:
+        """The layer's families over the objects that bear on the packet, with some of them changed."""
+        name = self.packet.cluster
+        objects = dict(self._bearing)
+        for ref, raw in changed.items():
+            kind = _kind(ref, raw)
+            objects[kind] = (*(o for o in objects.get(kind, ()) if o.ref != ref), Object(ref, raw))
+        world = replace(
+            self.engine.world, clusters={**self.engine.world.clusters, name: replace(self.here, objects=objects)}
+        )
+        index = self.engine.index.over(world)
+        done = dict(self.compiled)
+        for family in self._families:
+            done[family.name] = family.compile(index, name, done)
+        return {family.name: done[family.name] for family in self._families}
+
+    def _candidates(self) -> Iterator[Candidate]:
+        """The ways in which rules of the layer may match."""
+        compiled, packet, decision = self.compiled, self.packet, self.decision
         match self.layer:
             case "istio":
-                return None, list(istio.candidates(compiled["istio"], packet, decision))
+                yield from istio.candidates(compiled["istio"], packet, decision)
+                return
             case "linkerd":
-                return None, list(linkerd.candidates(compiled["linkerd"], packet, decision))
+                yield from linkerd.candidates(compiled["linkerd"], packet, decision)
+                return
             case _:
                 pass
-        relevant = kubernetes.relevant(compiled["kubernetes"], packet) | admin.relevant(compiled["admin"])
-        found = list(kubernetes.candidates(self.engine.world, compiled["kubernetes"], packet))
-        found += admin.candidates(compiled["admin"], packet, decision)
+        yield from kubernetes.candidates(self.engine.world, compiled["kubernetes"], packet)
+        yield from admin.candidates(compiled["admin"], packet, decision)
         if self.layer == "cilium":
-            relevant |= cilium.relevant(compiled["cilium"], packet)
-            found += cilium.candidates(compiled["cilium"], packet)
-        if self.layer == "calico":
-            if not isinstance(packet.subject, Pod) or packet.subject.host_network:
-                return None, found  # a host endpoint: any policy may be about it
-            relevant |= calico.relevant(compiled["calico"], packet)
-            found += calico.candidates(compiled["calico"], packet, decision)
-        return frozenset(relevant), found
+            yield from cilium.candidates(compiled["cilium"], packet)
+        subject = packet.subject
+        if self.layer == "calico" and isinstance(subject, Pod) and not subject.host_network:
+            yield from calico.candidates(compiled["calico"], packet, decision)
+
+
+def _kind(ref: Ref, raw: Any) -> tuple[str, str]:
+    return str(raw["apiVersion"]).rpartition("/")[0], ref.kind
 
 
 def _changes(candidate: Candidate, before: Mapping[Ref, Any]) -> Iterator[Change]:

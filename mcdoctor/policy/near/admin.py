@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from mcdoctor.policy.admin import BASELINE, CLUSTER, GROUP, Admin, Policy, Rule
+from mcdoctor.policy.admin import ADMIN, BASELINE, CLUSTER, GROUP, Admin, Policy, Rule
 from mcdoctor.policy.family import Compiled
 from mcdoctor.policy.near.conditions import (
     Candidate,
@@ -35,13 +35,14 @@ from mcdoctor.policy.near.conditions import (
 from mcdoctor.policy.near.kubernetes import namespace_fails
 from mcdoctor.policy.ports import TRANSPORTS, NamedPort, PortRange
 from mcdoctor.policy.question import Packet
-from mcdoctor.policy.verdict import Deciding, Decision, Direction, Ref
-from mcdoctor.policy.world import METADATA_NAME, DomainName, Node, Pod, World
+from mcdoctor.policy.verdict import Deciding, Decision, Direction
+from mcdoctor.policy.world import METADATA_NAME, DomainName, Node, Object, Pod, World
 
 
-def relevant(family: Compiled) -> set[Ref]:
+def relevant(family: Compiled) -> list[Object]:
     assert isinstance(family, Admin)
-    return {policy.ref for tier in family.tiers for policy in tier}
+    here = family.index.world.clusters[family.cluster]
+    return [obj for kind in (ADMIN, BASELINE, CLUSTER) for obj in here.of(GROUP, kind)]
 
 
 def candidates(family: Compiled, packet: Packet, decision: Decision) -> Iterator[Candidate]:

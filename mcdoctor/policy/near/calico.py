@@ -49,29 +49,28 @@ from mcdoctor.policy.near.conditions import (
 )
 from mcdoctor.policy.ports import NamedPort, PortRange
 from mcdoctor.policy.question import Packet
-from mcdoctor.policy.verdict import Deciding, Decision, Direction, Ref
-from mcdoctor.policy.world import DomainName, End, Pod
+from mcdoctor.policy.verdict import Deciding, Decision, Direction
+from mcdoctor.policy.world import DomainName, End, Object, Pod
 
 _TRANSPORTS = {6: "TCP", 17: "UDP", 132: "SCTP"}
 
 
-def relevant(family: Compiled, packet: Packet) -> set[Ref]:
+def relevant(family: Compiled, packet: Packet) -> list[Object]:
+    """The policies that apply to the packet's subject."""
     assert isinstance(family, Calico)
-    return {
-        entry.policy.ref if isinstance(entry, Applied) else entry.ref
-        for _, entries in family.applying(packet)
-        for entry in entries
+    wanted = {
+        entry.policy.ref for _, entries in family.applying(packet) for entry in entries if isinstance(entry, Applied)
     }
+    here = family.place.cluster
+    kinds = [(group, kind) for group in GROUPS for kind in ("NetworkPolicy", "GlobalNetworkPolicy")]
+    return [obj for kind in kinds for obj in here.of(*kind) if obj.ref in wanted]
 
 
 def candidates(family: Compiled, packet: Packet, decision: Decision) -> Iterator[Candidate]:
     """Every rule that allows or passes on, of the policies that apply to the packet's subject."""
     assert isinstance(family, Calico)
+    raws = {obj.ref: obj.raw for obj in relevant(family, packet)}
     applied = [e.policy for _, entries in family.applying(packet) for e in entries if isinstance(e, Applied)]
-    wanted = {policy.ref for policy in applied}
-    here = family.place.cluster
-    raws = {o.ref: o.raw for group in GROUPS for kind in ("NetworkPolicy", "GlobalNetworkPolicy")
-            for o in here.of(group, kind) if o.ref in wanted}  # fmt: skip
     for policy in applied:
         raw, side = raws[policy.ref], policy.side(packet.direction)
         for rule in side.rules if side else ():

@@ -52,8 +52,8 @@ from mcdoctor.policy.near.conditions import (
 from mcdoctor.policy.ports import TRANSPORTS
 from mcdoctor.policy.question import Packet
 from mcdoctor.policy.selectors import IN
-from mcdoctor.policy.verdict import Direction, Ref
-from mcdoctor.policy.world import DomainName, End, Node, Outside, Pod
+from mcdoctor.policy.verdict import Direction
+from mcdoctor.policy.world import DomainName, End, Node, Object, Outside, Pod
 
 _NO_LOOK_UP = (
     "no rule sends the look-ups of names through Cilium's DNS proxy, so toFQDNs never learns an address",
@@ -61,13 +61,13 @@ _NO_LOOK_UP = (
 )
 
 
-def relevant(family: Compiled, packet: Packet) -> set[Ref]:
+def relevant(family: Compiled, packet: Packet) -> list[Object]:
     """The policies on the packet's subject, and those whose DNS rules feed toFQDNs."""
     assert isinstance(family, Cilium)
-    found = {policy.ref for policy, _ in family.selecting(packet.subject)}
+    chosen = [policy for policy, _ in family.selecting(packet.subject)]
     if not isinstance(packet.peer, (Pod, Node)):
-        found |= {policy.ref for policy in family.policies if policy.ref.kind != "NetworkPolicy"}
-    return found
+        chosen = list(family.policies)
+    return list({policy.ref: policy.object for policy in chosen if policy.ref.kind != "NetworkPolicy"}.values())
 
 
 def candidates(family: Compiled, packet: Packet) -> Iterator[Candidate]:

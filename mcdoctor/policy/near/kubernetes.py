@@ -29,13 +29,13 @@ from mcdoctor.policy.near.conditions import (
 )
 from mcdoctor.policy.ports import TRANSPORTS
 from mcdoctor.policy.question import Packet
-from mcdoctor.policy.verdict import Ref
-from mcdoctor.policy.world import METADATA_NAME, DomainName, Pod, World
+from mcdoctor.policy.world import METADATA_NAME, DomainName, Object, Pod, World
 
 
-def relevant(family: Compiled, packet: Packet) -> set[Ref]:
+def relevant(family: Compiled, packet: Packet) -> list[Object]:
+    """The policies that isolate the packet's subject."""
     assert isinstance(family, Kubernetes)
-    return {policy.ref for policy in family.selecting(packet)}
+    return [policy.object for policy in family.selecting(packet)]
 
 
 def candidates(world: World, family: Compiled, packet: Packet) -> Iterator[Candidate]:
