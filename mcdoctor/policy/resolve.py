@@ -217,13 +217,6 @@ def endpoint_end(world: World, cluster: Cluster, namespace: str, endpoint: Endpo
     return DomainName(endpoint.hostname.rstrip(".").lower())
 
 
-def nearest(names: Sequence[str], wanted: str) -> list[str]:
-    """Names close to what was asked, for the reason of an unresolved question."""
-    import difflib
-
-    return difflib.get_close_matches(wanted, names, 3, 0.6)
-
-
 def fqdn_service(name: Fqdn) -> ServiceName | None:
     """`svc.ns.svc[.anything]` is a Service of the clusters, and `…svc.clusterset.local` one of the set."""
     parts = name.name.rstrip(".").lower().split(".")
@@ -272,15 +265,7 @@ def name_meant(world: World, name: Fqdn, source: Found) -> ServiceName | PodName
     return Unresolved(f"{text} is a name inside a cluster, and leads to nothing among the objects") if inside else None
 
 
-def behind_node(world: World, node: Node, port: int | None, protocol: str) -> tuple[Service | Pod, int] | None:
+def behind_node(world: World, node: Node, port: int, protocol: str) -> tuple[Service | Pod, int] | None:
     """What a port of a node leads to: the Service of that node port or the pod of that host port, and its own port."""
     cluster = world.clusters[node.cluster]
-    for service in cluster.services.values() if port else ():
-        for spec in service.ports if service.type in ("NodePort", "LoadBalancer") else ():
-            if (spec.node_port, spec.protocol) == (port, protocol):
-                return service, spec.port
-    for pod in cluster.pods.values() if port else ():
-        for listed in pod.ports if pod.node == node.name and not pod.host_network and pod.phase not in FINISHED else ():
-            if (listed.host_port, listed.protocol) == (port, protocol):
-                return pod, listed.port
-    return None
+    return cluster.by_node_port.get((port, protocol)) or cluster.by_host_port.get((node.name, port, protocol))

@@ -277,6 +277,28 @@ class Cluster:
         return owners
 
     @cached_property
+    def by_node_port(self) -> Mapping[tuple[int, str], tuple[Service, int]]:
+        """(node port, protocol) -> the Service it leads to, on every node, and the Service's port."""
+        return {
+            (port.node_port, port.protocol): (service, port.port)
+            for service in self.services.values()
+            if service.type in ("NodePort", "LoadBalancer")
+            for port in service.ports
+            if port.node_port
+        }
+
+    @cached_property
+    def by_host_port(self) -> Mapping[tuple[str, int, str], tuple[Pod, int]]:
+        """(node, host port, protocol) -> the running pod it leads to and the container's port."""
+        return {
+            (pod.node, port.host_port, port.protocol): (pod, port.port)
+            for pod in self.pods.values()
+            if pod.node and not pod.host_network and pod.phase not in ("Succeeded", "Failed")
+            for port in pod.ports
+            if port.host_port
+        }
+
+    @cached_property
     def by_workload(self) -> Mapping[tuple[str, str], tuple[Pod, ...]]:
         """(namespace, workload name) -> its pods."""
         found: dict[tuple[str, str], list[Pod]] = {}
