@@ -264,7 +264,7 @@ others = Check(
     proves=(
         "stub-domain-misconfigured", "clusterset-dns-not-served", "upstream-dns-failing",
         "inconsistent-upstream-resolvers", "dns-negative-cache",
-        "netpol-egress-dns-blocked", "dns-record-missing",
+        "netpol-egress-dns-blocked", "dns-record-missing", "alias-target-missing",
     ),
     findings=(
         "dns-upstream-knows-denied-name", "dns-unasked-server-knows-name",
