@@ -199,12 +199,12 @@ def global_addresses(
                 allocated += _texts(obj.raw, "allocatedIPs")
     else:
         for obj in cluster.of("submariner.io", "GlobalIngressIP"):
-            target = (obj.raw.get("spec") or {}) if isinstance(obj.raw.get("spec"), dict) else {}
-            reference = (target.get("serviceRef") or {}).get("name"), (target.get("podRef") or {}).get("name")
+            names = [_member(obj.raw, "spec", reference, "name") for reference in ("serviceRef", "podRef")]
+            ip = _member(obj.raw, "status", "allocatedIP")
             if obj.ref.namespace == pod_namespace(pod) and (
-                (service is not None and reference[0] == service.name) or reference[1] == pod.name
+                (service is not None and names[0] == service.name) or names[1] == pod.name
             ):
-                allocated += [ip for ip in [(obj.raw.get("status") or {}).get("allocatedIP")] if isinstance(ip, str)]
+                allocated += [ip] if isinstance(ip, str) else []
     if allocated:
         return _told_apart(_spans(allocated), (), atoms)
     everywhere = [c for each in world.clusters.values() for c in _global_cidrs(each, pod.cluster)]
@@ -238,6 +238,13 @@ def _told_apart(spans: Sequence[Block], others: Sequence[Block], atoms: Mapping[
             if not any(ip in other for other in others):
                 found[ip] = None
     return tuple(found)
+
+
+def _member(raw: Any, *names: str) -> Any:
+    """A member of nested mappings; None where there is none."""
+    for name in names:
+        raw = raw.get(name) if isinstance(raw, Mapping) else None
+    return raw
 
 
 def pod_namespace(pod: Pod | Node) -> str:
@@ -549,10 +556,17 @@ def from_load_balancer(world: World, ask: Ask, source: End, backend: Backend, no
     service, cluster = backend.service, world.clusters[backend.cluster]
     legs: list[Leg] = []
     if isinstance(source, (Pod, Node)):
-        outer = [ip for ip in service.ips if ip not in service.cluster_ips] if service else []
+        asked = ask.question.port
+        found = [p for p in service.ports if asked in (p.port, p.name)] if service else []
+        if service and not found and len(service.ports) == 1:
+            found = list(service.ports)
+        if service and service.type == "NodePort":
+            outer = [ip for node in cluster.nodes.values() for ip in node.ips]
+            at = found[0].node_port or None if found else None
+        else:
+            outer = [ip for ip in service.ips if ip not in service.cluster_ips] if service else []
+            at = found[0].port if found else asked if isinstance(asked, int) else None
         target = outsides(outer, "the load balancer")
-        number = service.ports[0].port if service and len(service.ports) == 1 else ask.question.port
-        at = number if isinstance(number, int) else None
         legs.append(_leg("source", [ask.packet(source.cluster, Direction.EGRESS, source, end, at) for end in target]))
     seen = client_seen(cluster, source, backend.end, service, notes)
     legs.append(

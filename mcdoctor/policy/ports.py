@@ -17,13 +17,6 @@ class PortRange:
     low: int = 1
     high: int = 65535
 
-    def covers(self, protocol: str, port: int | None) -> bool:
-        if self.protocol is not None and self.protocol != protocol:
-            return False
-        if port is None:  # a protocol without ports, or a question about any port: only a rule for all of them answers
-            return self.low <= 1 and self.high >= 65535
-        return self.low <= port <= self.high
-
 
 @dataclass(frozen=True, slots=True)
 class NamedPort:
