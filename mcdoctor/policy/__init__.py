@@ -22,6 +22,7 @@ Parts, inner first
     gateway_routes                                         Gateway API routes, for linkerd
     layers      how families compose              engine   compile and decide
     path        hops between and across clusters, Service translation, the answer
+    near        the rules that lack one thing, a module a family; verified by asking again
     smallest, matrix, batch, explain, documents
 
 A family plugs in

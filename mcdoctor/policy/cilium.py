@@ -1522,7 +1522,8 @@ def compile_cluster(index: Index, cluster: str, earlier: Mapping[str, Compiled])
         policies += map(translated, native.policies)
     found = Cilium(index, cluster, config, tuple(policies), tuple(refusals), world.datapath.ipblock_covers_nodes)
     if known is not None:
-        found.__dict__["configs"] = known.configs  # only policies have changed: what the agents run with stands
+        # Only policies have changed: what is known of agents and pods stands.
+        found.__dict__.update((k, v) for k, v in known.__dict__.items() if k in ("configs", "port_numbers"))
     return found
 
 
