@@ -236,7 +236,11 @@ class Cluster:
         while node.run(ctr, "version", check=False).count("Version") != 2 and time.monotonic() < deadline:
             time.sleep(0.1)
         for archive in images.archives().values():
-            node.run(ctr, "-n", "k8s.io", "images", "import", str(archive), timeout=120)
+            self.import_image(archive)
+
+    def import_image(self, archive: Path) -> None:
+        """Puts an image onto the node."""
+        self.node.run(str(binaries.need("ctr")), "-n", "k8s.io", "images", "import", str(archive), timeout=120)
 
     def start_node(self) -> None:
         """Starts kubelet, kube-proxy and the policy engine; needs a ready API server."""

@@ -81,11 +81,14 @@ class Root:
         return buffer.getvalue()
 
 
-def _archive(target: Path, tag: str, layers: list[bytes], entrypoint: list[str], env: list[str]) -> None:
+def archive(
+    target: Path, tag: str, layers: list[bytes], entrypoint: list[str], env: list[str], *, user: str = ""
+) -> None:
+    """Writes an image: its layers, each a tar, from the lowest up. `user`: as USER in a Containerfile says it."""
     config = {
         "architecture": {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine],
         "os": "linux",
-        "config": {"Env": env, "Entrypoint": entrypoint},
+        "config": {"Env": env, "Entrypoint": entrypoint, **({"User": user} if user else {})},
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in layers]},
     }
     text = json.dumps(config).encode()
@@ -99,6 +102,18 @@ def _archive(target: Path, tag: str, layers: list[bytes], entrypoint: list[str],
             entry.size = len(content)
             tar.addfile(entry, io.BytesIO(content))
     partial.rename(target)
+
+
+def layers(image: Path) -> list[bytes]:
+    """The layers of an image that `archive` wrote, from the lowest up."""
+    with tarfile.open(image) as tar:
+
+        def content(name: str) -> bytes:
+            member = tar.extractfile(name)
+            assert member is not None
+            return member.read()
+
+        return [content(name) for name in json.loads(content("manifest.json"))[0]["Layers"]]
 
 
 def _interpreter() -> Path:
@@ -173,11 +188,11 @@ def ensure(progress: binaries.Progress) -> None:
         if not targets[tag].exists():
             progress(f"image {tag}")
             root = Root(files={program: binaries.need(program)}, texts=dict(_ETC))
-            _archive(targets[tag], tag, [root.layer()], [f"/{program}"], path)
+            archive(targets[tag], tag, [root.layer()], [f"/{program}"], path)
     if not targets[PYTHON].exists() or not targets[APP].exists():
         progress(f"images {PYTHON} and {APP}")
         python = _python_root().layer()
-        _archive(targets[PYTHON], PYTHON, [python], [], [*path, "LANG=C.UTF-8"])
+        archive(targets[PYTHON], PYTHON, [python], [], [*path, "LANG=C.UTF-8"])
         app = Root(files={f"app/{file.name}": file for file in _APP.glob("*.py")})
         command = ["/usr/bin/python3", "/app/server.py"]
-        _archive(targets[APP], APP, [python, app.layer()], command, [*path, "LANG=C.UTF-8", "PYTHONUNBUFFERED=1"])
+        archive(targets[APP], APP, [python, app.layer()], command, [*path, "LANG=C.UTF-8", "PYTHONUNBUFFERED=1"])
