@@ -20,7 +20,7 @@ from mcdoctor.policy.near.conditions import (
     address,
     append,
     at,
-    hidden_client,
+    hidden,
     inside,
     items,
     joined,
@@ -147,7 +147,7 @@ def _peer(world: World, raw: Raw, path: Path, packet: Packet) -> Fails | None:
         if name not in nodes:
             return None
         return selector_fails(raw, (*path, "nodes"), nodes[name].labels, f"node {name}")
-    client = hidden_client(packet)
+    client = hidden(world, packet)
     by_address = (
         () if ip is None or packet.direction is Direction.INGRESS else (Edit(path, {"networks": [address(ip)]}),)
     )

@@ -36,7 +36,7 @@ from mcdoctor.policy.near.conditions import (
     append,
     at,
     covers,
-    hidden_client,
+    hidden,
     inside,
     items,
     joined,
@@ -339,8 +339,8 @@ def _selected(
     if ips:
         gone = tuple(Edit((*path, name), gone=True) for name in names if at(raw, (*path, name)) is not None)
         by_address = (*append(raw, (*path, "nets"), address(ips[0])), *gone)
-    client = hidden_client(packet)
-    if client is not None and end is packet.source:
+    client = hidden(family.place.index.world, packet)
+    if client is not None and end is packet.peer:
         fails = _of_pod(family, policy, raw, path, client)
         return ([remote_selector(client, end, by_address)], fails[1]) if not fails[0] else None
     if not isinstance(end, Pod) or end.cluster != packet.cluster:

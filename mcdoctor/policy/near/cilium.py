@@ -36,7 +36,7 @@ from mcdoctor.policy.near.conditions import (
     append,
     at,
     covers,
-    hidden_client,
+    hidden,
     inside,
     items,
     joined,
@@ -146,10 +146,10 @@ def _peer(family: Cilium, policy: Policy, peer: Peer, raw: Raw, entity: Path, pa
 def _labels(family: Cilium, peer: LabelPeer, raw: Raw, path: Path, entity: Path, packet: Packet) -> Fails | None:
     end, ip = packet.peer, peer_ip(packet)
     count = max(len(peer.terms), 1)
-    client = hidden_client(packet)
+    client = hidden(family.index.world, packet)
     if client is not None and not isinstance(end, Pod):
         failing = [t for t in peer.terms if holds(t, family.identity(client), family.names) is False]
-        edits = _instead(raw, path, "fromCIDR", address(ip)) if ip is not None else ()
+        edits = _instead(raw, path, f"{str(entity[-1])[:-8]}CIDR", address(ip)) if ip is not None else ()
         return ([remote_selector(client, end, edits)], count) if not failing else None
     if not isinstance(end, Pod):
         return None
@@ -269,6 +269,8 @@ def _block(family: Cilium, peer: BlockPeer, raw: Raw, path: Path, entity: Path, 
         labels = {f"k8s:{POD_NAMESPACE}": end.namespace}
         labels |= {f"k8s:{k}": v for k, v in end.labels.items() if k in family.index.interest
                    and k in family.identity(end).labels}  # fmt: skip
+        if end.cluster != family.cluster:
+            labels[CLUSTER] = family.identity(end).labels.get(CLUSTER, ("", end.cluster))[1]
         edits = _instead(raw, path, _endpoints(entity[-1]), {"matchLabels": labels})
         what, ko = "managed pods", "Cilium이 관리하는 pod"
     return [

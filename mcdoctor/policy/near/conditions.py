@@ -16,7 +16,7 @@ from mcdoctor.policy.ports import NamedPort, PortRange
 from mcdoctor.policy.question import Packet
 from mcdoctor.policy.selectors import Requirement, holds
 from mcdoctor.policy.verdict import Direction, Ref
-from mcdoctor.policy.world import End, Pod
+from mcdoctor.policy.world import End, Outside, Pod, World
 
 Path: TypeAlias = tuple[str | int, ...]
 Raw: TypeAlias = Mapping[str, Any]
@@ -170,18 +170,22 @@ def traffic_of(packet: Packet) -> str:
     return f"{packet.protocol} {packet.port}" if packet.port is not None else packet.protocol
 
 
-def hidden_client(packet: Packet) -> Pod | None:
-    """The pod behind an address that arrives from another cluster."""
-    client = packet.client
-    remote = client is not None and packet.direction is Direction.INGRESS and client.cluster != packet.cluster
-    return client if remote and not isinstance(packet.source, Pod) else None
+def hidden(world: World, packet: Packet) -> Pod | None:
+    """The pod of another cluster behind an address at the far end."""
+    if not isinstance(packet.peer, Outside):
+        return None
+    if packet.direction is Direction.INGRESS:
+        client = packet.client
+        return client if client is not None and client.cluster != packet.cluster else None
+    others = (cluster.by_ip.get(packet.peer.ip) for name, cluster in world.clusters.items() if name != packet.cluster)
+    return next((owner for owner in others if isinstance(owner, Pod)), None)
 
 
-def remote_selector(client: Pod, end: End, edits: tuple[Edit, ...]) -> Condition:
+def remote_selector(pod: Pod, end: End, edits: tuple[Edit, ...]) -> Condition:
     return Condition(
-        f"the selectors fit, but {client} is in cluster {client.cluster} and arrives as {end}: "
+        f"the selectors fit, but {pod} is in cluster {pod.cluster} and is seen as {end}: "
         "selectors never match remote pods",
-        f"selector는 맞지만 {client}은(는) 클러스터 {client.cluster}에 있고 {end}(으)로 도착합니다. "
+        f"selector는 맞지만 {pod}은(는) 클러스터 {pod.cluster}에 있고 {end}(으)로 보입니다. "
         "selector는 다른 클러스터의 pod와 일치하지 않습니다",
         edits,
     )

@@ -16,7 +16,7 @@ from mcdoctor.policy.near.conditions import (
     address,
     append,
     at,
-    hidden_client,
+    hidden,
     items,
     joined,
     mapping,
@@ -79,7 +79,7 @@ def _peer(world: World, family: Kubernetes, policy: Policy, peer: Peer, packet: 
             return _block(family, raw, path, peer, packet)
         case PodPeer():
             end = packet.peer
-            client = hidden_client(packet)
+            client = hidden(world, packet)
             if client is not None:
                 fails = _selectors(world, policy, raw, path, client)
                 return ([remote_selector(client, end, by_address)], fails[1]) if not fails[0] else None
