@@ -1126,16 +1126,19 @@ class Cilium:
                 return False  # health, init, ingress, unmanaged, none: no end that can be asked about
 
     def _blocks(self, blocks: Sequence[Block], excepts: Sequence[Block], packet: Packet) -> Match:
-        """Addresses outside; nodes only where policy-cidr-match-mode says so, managed pods never."""
+        """Addresses outside; nodes and (since 1.20) managed pods only where policy-cidr-match-mode says so."""
         end = packet.peer
-        if not blocks or (isinstance(end, Pod) and not end.host_network):
+        if not blocks or (managed(end) and not self.config.pods_by_cidr):
             return False
         if isinstance(end, DomainName):
             doubt = _unresolved(end)
             versions = {b.version for b in blocks if b.prefix == 0}
             return True if not excepts and versions and not doubt.unseen else doubt
         nodes: Match = True
-        if isinstance(end, (Pod, Node)):
+        if managed(end):
+            if getattr(end, "cluster", "") != self.cluster:
+                nodes = Doubt("policy-cidr-match-mode: pods is not documented for pods of meshed clusters")
+        elif isinstance(end, (Pod, Node)):
             if self.nodes_by_cidr is False:
                 return False
             if self.nodes_by_cidr is None:

@@ -201,6 +201,8 @@ class Config:
     node_labels: bool | None
     default_deny_switch: bool
     port_may_miss: bool
+    pods_by_cidr: bool
+    """policy-cidr-match-mode names pods (since 1.20): CIDR rules match managed pods by their addresses."""
     network_policies: bool
     cluster_network_policies: bool
     own_policies: tuple[bool, bool]
@@ -263,6 +265,7 @@ def read_config(cluster: Cluster) -> Config:
         node_labels=(_flag(data, "enable-node-selector-labels") is True) if given else None,
         default_deny_switch=_flag(data, "enable-non-default-deny-policies") is not False,
         port_may_miss=_flag(data, "enable-extended-ip-protocols") is True,
+        pods_by_cidr="pods" in data.get("policy-cidr-match-mode", "") and not (version and version < (1, 20)),
         network_policies=_flag(data, "enable-k8s-networkpolicy") is not False,
         cluster_network_policies=_flag(data, "enable-k8s-cluster-network-policy") is True,
         own_policies=(

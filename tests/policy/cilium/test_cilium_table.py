@@ -657,6 +657,29 @@ def test_enforcement_modes(policies: list[Any], expected: str) -> None:
     assert answer(*policies).verdict == expected
 
 
+@pytest.mark.parametrize(
+    ("mode", "tag", "expected"),
+    [
+        ("", "v1.20.2", ("denied", "denied")),
+        ("nodes", "v1.20.2", ("denied", "allowed")),
+        ("pods", "v1.20.2", ("allowed", "denied")),  # layer3.rst, "Selecting pods or nodes with CIDR / ipBlock"
+        ("pods,nodes", "v1.20.2", ("allowed", "allowed")),
+        ("pods", "v1.19.1", ("denied", "denied")),  # not known before
+    ],
+)
+def test_cidrs_match_pods_and_nodes_by_setting(mode: str, tag: str, expected: tuple[str, str]) -> None:
+    told = [config(policy_cidr_match_mode=mode), version(tag)]
+    rule = cnp("x", ingress=[{"fromCIDR": ["10.0.0.0/24", "172.16.0.0/24"]}])
+    np = network_policy(
+        "shop", "np", {"podSelector": {}, "ingress": [{"from": [{"ipBlock": {"cidr": "10.0.0.0/24"}}]}]}
+    )
+    assert (ingress(rule, *told), ingress(rule, *told, source=NodeName("n2"))) == expected
+    assert ingress(np, *told) == expected[0]
+    assert mesh(rule, policy_cidr_match_mode=mode) == "denied"  # 10.1.0.1 is not in the range
+    wide = cnp("x", ingress=[{"fromCIDR": ["10.0.0.0/8"]}])
+    assert mesh(wide, policy_cidr_match_mode=mode) == ("unknown" if "pods" in mode else "denied")
+
+
 def test_network_policies_count_unless_the_agent_is_told_otherwise() -> None:
     """config.go: enable-k8s-networkpolicy."""
     closed = network_policy("shop", "np", {"podSelector": {}, "policyTypes": ["Ingress"]})
