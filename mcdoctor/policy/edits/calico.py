@@ -30,6 +30,7 @@ from mcdoctor.policy.edits.edit import (
     names,
     new_object,
     of_its_own,
+    spec_of,
     unnamed,
 )
 from mcdoctor.policy.ports import TRANSPORTS
@@ -44,7 +45,7 @@ def edits(wanted: Wanted) -> Iterator[Edit]:
     for obj in refusing:
         tier = _tier(obj)
         for peer in _peers(wanted, obj.ref.namespace):
-            for number in range(len(obj.raw["spec"].get(section) or ())):
+            for number in range(len(spec_of(obj).get(section) or ())):
                 yield from _in_rule(wanted, obj, number, near, peer)
             for action in ("Pass", "Allow") if tier not in (DEFAULT_TIER, BASELINE_TIER) else ("Allow",):
                 rule = _rule(wanted, action, near, far, peer)
@@ -83,7 +84,7 @@ def edits(wanted: Wanted) -> Iterator[Edit]:
 
 
 def _tier(obj: Object) -> str:
-    return str(obj.raw["spec"].get("tier") or DEFAULT_TIER)
+    return str(spec_of(obj).get("tier") or DEFAULT_TIER)
 
 
 def _passing(action: str, tier: str) -> tuple[str, str]:

@@ -133,6 +133,12 @@ def edited(obj: Object, change: Callable[[Raw], object]) -> Raw | None:
         return None
 
 
+def spec_of(obj: Object) -> Mapping[str, Any]:
+    """The spec, empty where there is none."""
+    spec = obj.raw.get("spec")
+    return spec if isinstance(spec, dict) else {}
+
+
 def new_object(version: str, kind: str, namespace: str, name: str, spec: Raw) -> Raw:
     return {"apiVersion": version, "kind": kind, "metadata": {"namespace": namespace, "name": name}, "spec": spec}
 

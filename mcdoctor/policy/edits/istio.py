@@ -21,6 +21,7 @@ from mcdoctor.policy.edits.edit import (
     identity,
     names,
     new_object,
+    spec_of,
 )
 from mcdoctor.policy.istio import NETWORKING, SECURITY, Istio, Peer
 from mcdoctor.policy.question import Packet
@@ -105,7 +106,7 @@ def _told(wanted: Wanted, source: Raw, operation: Raw) -> tuple[str, str]:
 
 def _in_policy(wanted: Wanted, obj: Object, source: Raw, operation: Raw, size: int) -> Iterator[Edit]:
     who, what = _told(wanted, source, operation)
-    for number in range(len(obj.raw["spec"].get("rules") or ())):
+    for number in range(len(spec_of(obj).get("rules") or ())):
 
         def join(raw: Raw, number: int = number) -> bool:
             rule = raw["spec"]["rules"][number]
@@ -145,9 +146,9 @@ def _new(
 ) -> Iterator[Edit]:
     who, what = _told(wanted, source, operation)
     spec: Raw = {"action": "ALLOW", "rules": [_rule(source, operation)]}
-    targets = next((t for obj in refusing if (t := obj.raw["spec"].get("targetRefs"))), None)
+    targets = next((t for obj in refusing if (t := spec_of(obj).get("targetRefs"))), None)
     labels = identity(wanted.engine, subject)
-    if targets and all(obj.raw["spec"].get("targetRefs") for obj in refusing):
+    if targets and all(spec_of(obj).get("targetRefs") for obj in refusing):
         namespace = refusing[0].ref.namespace
         spec = {"targetRefs": targets} | spec
     elif labels:

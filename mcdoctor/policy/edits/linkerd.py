@@ -20,6 +20,7 @@ from mcdoctor.policy.edits.edit import (
     identity,
     names,
     new_object,
+    spec_of,
     workload,
 )
 from mcdoctor.policy.gateway_routes import GROUP
@@ -84,7 +85,7 @@ def _known(wanted: Wanted, family: Linkerd, server: CompiledServer, namespace: s
     referenced = set()
     for obj in wanted.cluster.of(*_AUTHORIZATION):
         if obj.ref in targeting:
-            for item in obj.raw["spec"].get("requiredAuthenticationRefs") or ():
+            for item in spec_of(obj).get("requiredAuthenticationRefs") or ():
                 if item.get("kind") == _TLS[1]:
                     referenced.add((item.get("namespace") or obj.ref.namespace, item.get("name")))
 

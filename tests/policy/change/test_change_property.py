@@ -123,17 +123,54 @@ def check(flavour: str, seed: int, asks_http: bool) -> str:
             assert after_question.verdict is suggestion.verdict
         after = reach(rebuilt, http)
         asked = (question.source, question.destination, question.port, question.protocol)
-        risen: Counter[str] = Counter()
+        seen: set[tuple[Any, ...]] = set()
         for pair, ranks in before.items():
             for direction, was, now in zip(("egress", "ingress"), ranks, after[pair], strict=True):
                 assert now >= was, (pair, direction)
                 if now > was and pair != asked:
                     far = pair[1] if direction == "egress" else pair[0]
                     other = isinstance(far, Address) and far not in asked[:2]
-                    risen[f"{direction} {'address' if other else 'pair'}"] += 1
+                    # Ports that nothing tells apart are counted once.
+                    port = pair[2:] if pair[2:] == asked[2:] else "other ports"
+                    seen.add((f"{direction} {'address' if other else 'pair'}", *pair[:2], port))
+        risen = Counter(each[0] for each in seen)
         for direction in Direction:
             counted = [o for o, s in zip(chosen, suggestion.sides, strict=True) if s.direction is direction]
             pairs, addresses = sum(o.opens for o in counted), sum(o.addresses for o in counted)
             assert risen[f"{direction} pair"] <= pairs, (direction, risen, [o.text for o in counted])
             assert addresses or not risen[f"{direction} address"], (direction, risen, [o.text for o in counted])
     return "changed"
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    found = [path]
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for step, inner in items:
+        found += places(inner, (*path, step))
+    return found
+
+
+JUNK = st.sampled_from([None, True, 0, -1, 2**70, 1.5, "", "*", "10.0.0.0/33", "\u0000", [], {}, [{}], {"": ""}, [[]]])
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@given(flavour=st.sampled_from(FLAVOURS), seed=st.integers(0, 10**6), pick=st.integers(0, 10**6), junk=JUNK)
+def test_junk_anywhere_never_raises_while_a_change_is_sought(flavour: str, seed: int, pick: int, junk: Any) -> None:
+    rng = random.Random(seed)
+    objects, cni = world(rng, flavour)
+    objects = copy.deepcopy(objects)
+    kinds = [n for n, o in enumerate(objects) if o["kind"] not in ("Pod", "Namespace", "Node")]
+    listed = [(n, *p) for n in kinds for p in places(objects[n]) if p] or [p for p in places(objects) if len(p) > 1]
+    *way, last = listed[pick % len(listed)]
+    holder: Any = objects
+    for step in way:
+        holder = holder[step]
+    if junk is True:
+        del holder[last]
+    else:
+        holder[last] = junk
+    engine = one(*objects, cni=cni)
+    for http in (None, Http("POST", "/cart")):
+        question = denied(engine, rng, http)
+        if question is not None:
+            suggest(engine, ask(engine, question))
