@@ -532,10 +532,15 @@ def _http(field: Field) -> HttpRule:
     )
 
 
-def _layer7(field: Field, direction: Direction, nodes: bool, any_ports: bool, reader: Reader) -> Layer7:
+def _layer7(field: Field, direction: Direction, nodes: bool, any_ports: bool, reader: Reader, ref: Ref) -> Layer7:
     """`rules` of a port rule; None where it holds none."""
     field.mapping()
     http = tuple(_http(item) for item in field["http"].items())
+    gone = [n for n in ("kafka", "l7", "l7proto") if field[n].present] if reader.config.before(1, 20) is False else []
+    if gone:
+        dropped = f"{', '.join(gone)}: gone since Cilium 1.20, the API server drops it and all requests pass"
+        reader.warnings.append(Refusal(ref, field.pointer, dropped, fatal=False))
+        field = Field({name: value for name, value in field.mapping().items() if name not in gone}, field.pointer)
     kafka = tuple(item.mapping() and "kafka" for item in field["kafka"].items())
     dns = tuple(_dns_name(item, reader) for item in field["dns"].items())
     proto = field["l7proto"].text("")
@@ -574,7 +579,7 @@ def _port_rule(field: Field, direction: Direction, deny: bool, nodes: bool, read
     if len(listed) > _MOST_ITEMS:
         raise Refused(field["ports"].pointer, f"too many ports, the most is {_MOST_ITEMS}")
     parsed = [(item, _port(item, reader, has_dns)) for item in listed]
-    layer7 = _layer7(rules, direction, nodes, bool(listed), reader)
+    layer7 = _layer7(rules, direction, nodes, bool(listed), reader, ref)
     if layer7 is not None:
         for item, port in parsed:
             tcp = isinstance(port, (Ports, PortName)) and port.protocols == ("TCP",)

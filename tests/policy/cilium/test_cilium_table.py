@@ -585,6 +585,14 @@ def test_a_refused_request_is_answered_and_not_dropped() -> None:
     assert found.ingress == "denied" and "403" not in found.reason
 
 
+def test_protocols_whose_rules_are_gone_since_1_20() -> None:
+    """l4.go: kafka, l7 and l7proto are no fields any more, and the CRD prunes what it does not know."""
+    rule = cnp("x", ingress=[{"toPorts": [{"ports": [{"port": "9092", "protocol": "TCP"}], "rules": {"kafka": [{"role": "produce"}]}}]}])  # fmt: skip
+    assert ingress(rule, version("v1.19.1"), port=9092) == "conditional"
+    assert ingress(rule, version("v1.20.2"), port=9092) == "allowed"
+    assert [(r.field, r.fatal) for r in one(*WORLD, rule, version("v1.20.2"), cni="cilium").refusals] == [("/spec/ingress/0/toPorts/0/rules", False)]  # fmt: skip
+
+
 def test_a_deny_rule_cannot_look_into_requests() -> None:
     """The CRD has no `rules` there: all requests on the port are denied, and that is said."""
     deny = cnp("x", ingress=[{"fromEntities": ["all"]}], ingressDeny=[FROM_WEB | http({"method": "POST"})])
