@@ -13,7 +13,7 @@ outside the mesh enforces nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
@@ -131,6 +131,10 @@ def mesh_config(cluster: Cluster) -> MeshConfig:
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
+
+
+def _items(value: object) -> Sequence[object]:
+    return value if isinstance(value, list) else ()
 
 
 def _block(text: str) -> Block:
@@ -1111,7 +1115,7 @@ class Istio:
             listed = ",".join(str(e) for e in exports) if isinstance(exports, list) and exports else "*"
             if not _exported(listed, obj.ref.namespace, pod):
                 continue
-            for host in spec.get("hosts") or ():
+            for host in _items(spec.get("hosts")):
                 if isinstance(host, str) and _host_fits(host.lower(), name):
                     yield obj.ref.namespace, host.lower()
 
@@ -1120,13 +1124,13 @@ class Istio:
             spec = obj.raw.get("spec")
             if not isinstance(spec, dict) or not _entry_port(spec, packet.port):
                 continue
-            for text in spec.get("addresses") or ():
+            for text in _items(spec.get("addresses")):
                 try:
                     block = _block(str(text))
                 except ValueError:
                     continue
                 if any(ip in block for ip in packet.ips(packet.destination)):
-                    for host in spec.get("hosts") or ():
+                    for host in _items(spec.get("hosts")):
                         yield obj.ref.namespace, str(host).lower()
 
 

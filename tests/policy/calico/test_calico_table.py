@@ -685,3 +685,26 @@ def test_a_changed_kubernetes_policy_is_seen_without_reading_calico_again() -> N
     after = before.replacing("a", "kubernetes", family.with_policy(opened))
     assert after.decide(asked).verdict == "allowed"
     assert before.decide(asked).verdict == "denied"
+
+
+# `global()` = HostEndpoints and GlobalNetworkSets (docs "EntityRule": namespaceSelector)
+@pytest.mark.parametrize(("namespaces", "expected"), [("global()", "allowed"), ("all()", "denied"), (None, "allowed")])
+def test_global_selects_host_endpoints(namespaces: str | None, expected: str) -> None:
+    entity = {"selector": "role == 'host'"} | ({"namespaceSelector": namespaces} if namespaces else {})
+    policy = gnp("p", selector="app == 'tool'", egress=[rule(destination=entity)])
+    assert verdict(host(), policy, direction="egress", ends=("shop/tool", "172.16.0.2")) == expected
+
+
+# no profile = deny (app-policy/checker checkProfiles): a host endpoint has those it names, and none by default
+@pytest.mark.parametrize(("profiles", "expected"), [(None, "denied"), (["projectcalico-default-allow"], "allowed")])
+def test_an_endpoint_without_a_profile_is_closed(profiles: list[str] | None, expected: str) -> None:
+    endpoint = host(**({"profiles": profiles} if profiles else {}))
+    assert verdict(endpoint, ends=("192.0.2.7", "node:n2"), port=8080) == expected
+
+
+# built-in tiers when their Tier objects are given (api/…/v3/tier.go: order and default action are fixed)
+def test_the_built_in_tiers_as_objects() -> None:
+    given = [tier("kube-admin", order=1000, defaultAction="Pass"), tier("default", order=1000000, defaultAction="Deny"), tier("kube-baseline", order=10000000, defaultAction="Pass")]  # fmt: skip
+    assert verdict(*given, gnp("p", tier="kube-admin", types=["Ingress"]), OPEN) == "allowed"  # end action Pass
+    assert verdict(*given, gnp("p", types=["Ingress"])) == "denied"
+    assert verdict(*given, gnp("p", tier="kube-baseline", types=["Ingress"])) == "allowed"

@@ -268,6 +268,11 @@ PATHS: list[tuple[str, list[Any], list[Any], dict[str, Any], str]] = [
     ("linkerd-gateway-is-the-identity", a_side(LINK, **MESHED), b_side(*LINKERD_GATEWAY, server(), grants("Server", "api", KNOWN), identities(account("gw.linkerd-multicluster")), **MESHED), cross(), "allowed allowed allowed"),
     ("linkerd-flat-keeps-the-client", a_side(**MESHED), b_side(server(), grants("Server", "api", KNOWN), identities(account("web.shop")), **MESHED), cross(via="flat"), "allowed allowed allowed"),
     ("linkerd-remote-pods-outside-the-cluster-networks", a_side(**MESHED), b_side(config_map("linkerd", "linkerd-config", values="clusterNetworks: 10.2.0.0/16\nproxy: {defaultInboundPolicy: cluster-authenticated}"), **MESHED), cross(via="flat"), "denied allowed denied"),
+    # policy.md 4.2: named ports are those of the real destination, gateways and sidecars on the way to ambient pods
+    ("a-named-port-of-the-gateway", [*a_side(**PROXY), network("net-a")], [*b_side(**PROXY), *east_west(), admits(block("0.0.0.0/0"), port="tls", home="istio-system")], cross(), "denied allowed denied"),
+    ("a-named-port-of-the-destination-behind-it", [*a_side(**PROXY), network("net-a")], [*b_side(admits(GATEWAY_PODS, port="http"), **PROXY), *east_west()], cross(), "allowed allowed allowed"),
+    ("a-sidecar-to-ambient-on-the-target-port", a_side(lets_out(block("10.2.0.0/16")), **PROXY), ambient(b_side(admits(block("10.1.0.0/16")))), cross(via="flat"), "denied allowed denied"),
+    ("a-sidecar-to-ambient-on-15008", a_side(**PROXY), ambient(b_side(admits(block("10.1.0.0/16"), port=15008))), cross(via="flat"), "allowed allowed allowed"),
     # Skupper: each side sees its own router
     ("relay-by-the-router", a_side(router("sk", "10.1.0.7", "a1"), namespace("sk"), lets_out(of("sk"))), b_side(router("sk", "10.2.0.7", "b2"), namespace("sk"), admits(of("sk"))), cross(via="skupper"), "allowed allowed allowed"),
     ("relay-hides-the-client", a_side(router("sk", "10.1.0.7", "a1"), namespace("sk")), b_side(router("sk", "10.2.0.7", "b2"), namespace("sk"), admits(block("10.1.0.0/16"))), cross(via="skupper"), "denied allowed denied"),
@@ -288,3 +293,27 @@ def test_paths(near: list[Any], far: list[Any], question: dict[str, Any], expect
     for side in ("egress", "ingress"):
         named = {d["direction"] for d in answer["deciding"]}
         assert (answer[side] == "denied") is (side in named if answer["verdict"] == "denied" else False)
+
+
+def test_pod_cidrs_that_overlap_are_said() -> None:
+    """policy.md 4.2: then a CIDR rule for the remote pods admits local ones too."""
+    near = a_side()
+    far = b_side(pod("shop", "other", {"app": "other"}, ip="10.1.0.1", node="b2"), admits(block("10.1.0.0/16")))
+    [line] = answers(load([ClusterInput("a", near), ClusterInput("b", far)]), [json.dumps(cross(via="flat"))])
+    answer = json.loads(line)
+    assert answer["verdict"] == "allowed"
+    assert "10.1.0.1 of pod shop/web is also the address of pod shop/other in b" in answer["reason"]
+
+
+def test_a_service_that_fails_over_is_answered_endpoint_by_endpoint() -> None:
+    """policy.md 4.2: evaluate each endpoint, answer "allowed to 1 of 2"."""
+    front = service("shop", "api", {"app": "api"}, [{"port": 80, "targetPort": 8080}])
+    own = pod("shop", "api", {"app": "api"}, ip="10.1.0.2", node="a1", **PROXY)
+    closed = network_policy("shop", "in", {"podSelector": {}})
+    near = [*a_side(own, front, **PROXY), network("net-a")]
+    far = [*b_side(front, closed, **PROXY), *east_west()]
+    question = {"source": {"pod": "shop/web"}, "destination": {"service": "shop/api"}, "port": 80}
+    engine = load([ClusterInput("a", near, "source"), ClusterInput("b", far, "destination")])
+    answer = json.loads(next(iter(answers(engine, [json.dumps(question)]))))
+    assert answer["verdict"] == "conditional" and "allowed to 1 of 2 endpoints" in answer["reason"]
+    assert {(d["kind"], d["name"], d["direction"]) for d in answer["deciding"]} == {("NetworkPolicy", "in", "ingress")}

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from policy_build import namespace, obj, one, pod, service
 
+from mcdoctor.policy.addresses import parse_ip
 from mcdoctor.policy.path import ask
-from mcdoctor.policy.question import Fqdn, Http, PodName, Question, ServiceName
+from mcdoctor.policy.question import Address, Fqdn, Http, PodName, Question, ServiceName
 
 SIDECAR = {"native_sidecars": ("istio-proxy",)}
 AMBIENT = "istio.io/dataplane-mode"
@@ -480,3 +481,147 @@ def test_dry_runs_are_told_by_any_spelling_of_true():  # strconv.ParseBool
         policy = authz(None)
         policy["metadata"]["annotations"] = {"istio.io/dry-run": said}
         assert ingress(policy) == expected
+
+
+# --- every field, positive and negative (istio.io: AuthorizationPolicy Source and Operation, Conditions) ---
+
+HTTP = get("/a/b", "GET", "api.shop", x_team="red")
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "fits", "other"),
+    [
+        ("source", "principals", "cluster.local/ns/shop/sa/web", "cluster.local/ns/shop/sa/x"),
+        ("source", "namespaces", "shop", "other"),
+        ("source", "serviceAccounts", "shop/web", "shop/x"),
+        ("source", "trustDomains", "cluster.local", "elsewhere"),
+        ("source", "ipBlocks", "10.0.0.1", "10.0.0.0/32"),
+        ("source", "remoteIpBlocks", "10.0.0.0/24", "10.0.1.0/24"),
+        ("operation", "hosts", "*.shop", "*.other"),
+        ("operation", "ports", "8080", "80"),
+        ("operation", "methods", "GET", "PUT"),
+        ("operation", "paths", "/a/*", "/b/*"),
+    ],
+)
+def test_every_field_of_a_source_and_an_operation(section: str, field: str, fits: str, other: str) -> None:
+    def asked(name: str, values: list[str]) -> str:
+        part = {section: {name: values}}
+        return ingress(authz([{"from" if section == "source" else "to": [part]}]), http=HTTP)
+
+    negative = "not" + field[0].upper() + field[1:]
+    assert asked(field, [fits]) == "allowed"
+    assert asked(field, [other]) == "denied"
+    assert asked(field, [other, fits]) == "allowed"  # values OR
+    assert asked(negative, [fits]) == "denied"
+    assert asked(negative, [other]) == "allowed"
+    assert asked(negative, [other, fits]) == "denied"  # none of them may match
+
+
+@pytest.mark.parametrize(
+    ("key", "fits", "other"),
+    [
+        ("source.ip", "10.0.0.1", "10.0.0.9"),
+        ("remote.ip", "10.0.0.0/24", "10.0.9.0/24"),
+        ("source.namespace", "shop", "other"),
+        ("source.principal", "*/sa/web", "*/sa/x"),
+        ("source.serviceAccount", "shop/web", "shop/x"),
+        ("source.trustDomain", "cluster.local", "x"),
+        ("destination.ip", "10.0.0.2/32", "10.0.0.3/32"),
+        ("destination.port", "8080", "80"),
+        ("request.headers[X-Team]", "r*", "b*"),
+        ("request.headers[x-none]", None, "*"),  # a header that is not there has no value
+    ],
+)
+def test_every_condition_of_when(key: str, fits: str | None, other: str) -> None:
+    def asked(**condition: list[str]) -> str:
+        return ingress(authz([{"when": [{"key": key, **condition}]}]), http=HTTP)
+
+    if fits is not None:
+        assert asked(values=[fits]) == "allowed"
+        assert asked(notValues=[fits]) == "denied"
+    assert asked(values=[other]) == "denied"
+    assert asked(notValues=[other]) == "allowed"
+
+
+@pytest.mark.parametrize(
+    "key", ["request.auth.principal", "request.auth.audiences", "request.auth.presenter", "request.auth.claims[iss]"]
+)
+def test_conditions_on_a_token(key: str) -> None:
+    jwt = obj("security.istio.io/v1", "RequestAuthentication", "shop", "j", {"jwtRules": [{"issuer": "x"}]})
+    rule = authz([{"when": [{"key": key, "values": ["x"]}]}])
+    assert ingress(rule, jwt, http=get()) == "denied"
+    assert ingress(rule, jwt, http=get(authorization="Bearer t")) == "conditional"
+
+
+def test_what_nobody_said_about_a_connection_stays_open() -> None:
+    for key in ("connection.sni", "experimental.envoy.filters.network.mysql_proxy[db.table]"):
+        assert ingress(authz([{"when": [{"key": key, "values": ["x"]}]}]), http=HTTP) == "conditional", key
+
+
+@pytest.mark.parametrize(("key", "sidecar_", "ztunnel"), [("connection.sni", "conditional", "denied"), ("remote.ip", "allowed", "denied"), ("source.ip", "allowed", "allowed")])  # fmt: skip
+def test_conditions_on_a_tcp_port_and_in_ztunnel(key: str, sidecar_: str, ztunnel: str) -> None:
+    """The first two stay enforceable on a TCP port of a sidecar; in ztunnel they leave an ALLOW rule out."""
+    rule = authz([{"when": [{"key": key, "values": ["10.0.0.1"]}]}])
+    assert ingress(rule, protocol="tcp") == sidecar_
+    assert ingress(rule, ambient=True) == ztunnel
+
+
+def test_a_deny_of_ztunnel_keeps_the_conditions_it_knows() -> None:
+    both = [{"key": "source.namespace", "values": ["shop"]}, {"key": "request.headers[x]", "values": ["y"]}]
+    for known, expected in (("shop", "denied"), ("other", "allowed")):
+        rule = [
+            {
+                "to": [{"operation": {"methods": ["GET"], "ports": ["8080"]}}],
+                "from": [{"source": {"namespaces": [known]}}],
+            }
+        ]
+        assert ingress(authz(rule, "DENY"), ambient=True) == expected
+    assert ingress(authz([{"when": both}], "DENY"), ambient=True) == "allowed"  # one clause of `when` never matches
+
+
+def test_a_pod_outside_the_mesh_sends_plaintext_and_an_ambient_one_does_not() -> None:
+    assert ingress(authz([{"from": [{"source": {"notPrincipals": ["*"]}}]}]), source="other/bare") == "allowed"
+    assert ingress(authz([{"from": [{"source": {"notPrincipals": ["*"]}}]}]), ambient=True) == "denied"
+
+
+def test_a_proxys_own_ports_are_never_captured() -> None:  # sidecar: 15020, 15021 and 15090 pass the inbound rules by
+    for port in (15020, 15021, 15090):
+        assert ingress(authz(None), peer("STRICT"), source="other/bare", port=port) == "allowed"
+    assert ingress(authz(None), peer("STRICT"), source="other/bare", port=15000) == "denied"
+
+
+@pytest.mark.parametrize(("noted", "port", "expected"), [
+    ({"excludeInboundPorts": "9000,8080"}, 8080, "allowed"), ({"excludeInboundPorts": "9000"}, 8080, "denied"),
+    ({"includeInboundPorts": "9000"}, 8080, "allowed"), ({"includeInboundPorts": "8080"}, 8080, "denied"),
+    ({"includeInboundPorts": ""}, 8080, "allowed"), ({"includeInboundPorts": "*", "excludeInboundPorts": "8080"}, 8080, "allowed"),
+])  # fmt: skip
+def test_ports_that_the_annotations_leave_out(noted: dict[str, str], port: int, expected: str) -> None:
+    api = pod("shop", "api", {"app": "api"}, ip="10.0.0.2", annotations={f"traffic.sidecar.istio.io/{k}": v for k, v in noted.items()}, **SIDECAR)  # fmt: skip
+    assert ingress(authz(None), api, port=port) == expected
+
+
+@pytest.mark.parametrize(("noted", "expected"), [
+    ({}, "denied"), ({"excludeOutboundPorts": "443"}, "allowed"), ({"excludeOutboundPorts": "80"}, "denied"),
+    ({"excludeOutboundIPRanges": "198.51.100.0/24"}, "allowed"), ({"includeOutboundIPRanges": "10.0.0.0/8"}, "allowed"),
+    ({"includeOutboundIPRanges": "198.51.100.0/24"}, "denied"), ({"includeOutboundIPRanges": ""}, "allowed"),
+    ({"includeOutboundIPRanges": "10.0.0.0/8", "includeOutboundPorts": "443"}, "denied"), ({"excludeOutboundIPRanges": "junk"}, "denied"),
+])  # fmt: skip
+def test_what_a_sidecar_does_not_capture_on_the_way_out(noted: dict[str, str], expected: str) -> None:
+    web = pod("shop", "web", {"app": "web"}, ip="10.0.0.1", annotations={f"traffic.sidecar.istio.io/{k}": v for k, v in noted.items()}, **SIDECAR)  # fmt: skip
+    only = mesh("outboundTrafficPolicy: {mode: REGISTRY_ONLY}")
+    assert egress(only, web, target=Address(parse_ip("198.51.100.7"))) == expected
+
+
+@pytest.mark.parametrize("junk", [7, "x", None, {}, [7], [{}], [[]]])
+def test_junk_in_what_is_read_beside_policies_is_no_traceback(junk: Any) -> None:
+    only = mesh("outboundTrafficPolicy: {mode: REGISTRY_ONLY}")
+    odd = [
+        entry("x.example") | {"spec": {"hosts": junk, "addresses": junk, "ports": junk, "exportTo": junk}},
+        obj("networking.istio.io/v1", "DestinationRule", "shop", "d", {"host": "api", "trafficPolicy": junk}),
+        obj("networking.istio.io/v1", "DestinationRule", "shop", "e", {"host": "api", "trafficPolicy": {"portLevelSettings": junk, "tls": junk}}),
+        obj("networking.istio.io/v1", "DestinationRule", "shop", "f", junk),
+    ]  # fmt: skip
+    for raw in odd:
+        for target in (Fqdn("x.example"), Address(parse_ip("192.0.2.7")), None):
+            assert egress(only, raw, target=target) in ("allowed", "denied")
+        assert ingress(raw) == "allowed"

@@ -634,3 +634,40 @@ def test_names_and_pods_as_destinations() -> None:
     skipped = pod("shop", "web", ip="10.0.0.1", annotations={"config.linkerd.io/skip-outbound-ports": "443"}, **MESHED)
     assert leaving(egress(), skipped) == "allowed"
     assert leaving(egress(), pod("shop", "web", ip="10.0.0.1")) == "allowed"  # outside the mesh
+
+
+# --- rows that a second reading found without a case of their own ---------------------------------------------------
+
+
+def test_a_server_of_external_workloads_says_nothing_about_pods() -> None:  # index, server selector
+    outer = policy("Server", "api", {"externalWorkloadSelector": {}, "port": 8080}, "v1beta3")
+    assert verdict(outer) == "allowed"
+
+
+def test_a_grant_for_the_namespace_is_for_ports_with_a_server() -> None:  # index: authorizations belong to servers
+    assert verdict(authorization(kind="Namespace", target="shop"), home={KEY: "deny"}) == "denied"
+    assert verdict(server(), authorization(kind="Namespace", target="shop"), home={KEY: "deny"}) == "allowed"
+
+
+@pytest.mark.parametrize("ip", ["10.9.0.1", "100.64.0.1", "172.31.0.1", "192.168.9.9"])
+def test_the_cluster_networks_are_the_private_ranges_by_default(ip: str) -> None:  # defaults
+    noted = {KEY: "cluster-unauthenticated"}
+    assert verdict(annotations=noted, source=Address(parse_ip(ip))) == "allowed"
+
+
+def test_opaque_ports_travel_inside_the_proxies_own_port() -> None:  # policy.md 4.1: 4143 by the transport header
+    noted = {"config.linkerd.io/opaque-ports": "8080"}
+
+    def admitting(port: int) -> dict[str, Any]:
+        rule = {"from": [{"podSelector": {}}], "ports": [{"port": port}]}
+        return obj("networking.k8s.io/v1", "NetworkPolicy", "shop", "in", {"podSelector": {}, "ingress": [rule]})
+
+    assert verdict(admitting(4143), annotations=noted) == "allowed"
+    assert verdict(admitting(8080), annotations=noted) == "denied"
+    assert verdict(admitting(8080)) == "allowed"
+    assert verdict(admitting(8080), annotations=noted, mtls=False) == "allowed"
+
+
+@pytest.mark.parametrize(("value", "expected"), [("ALL-AUTHENTICATED", "allowed"), ("nonsense", "allowed"), ("", "allowed")])  # fmt: skip
+def test_an_annotation_that_is_no_policy_does_not_count(value: str, expected: str) -> None:  # defaults: FromStr
+    assert verdict(annotations={KEY: value}, source=JOB) == expected
