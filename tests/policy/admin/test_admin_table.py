@@ -366,6 +366,20 @@ def test_the_baseline_kind_knows_no_domain_names() -> None:
     assert engine.decide(packet(engine, "egress", "shop/web", "dns:a.org", 443)).verdict == "denied"
 
 
+@pytest.mark.parametrize(
+    ("peer", "subject", "expected"),
+    [
+        ({"namespaces": {"matchLabels": {"team": "x"}}}, ALL, "unknown"),
+        ({"namespaces": {"matchLabels": {"kubernetes.io/metadata.name": "ghost"}}}, ALL, "denied"),
+        (ALL, {"namespaces": {"matchLabels": {"team": "x"}}}, "allowed"),  # data is known to be none of them
+    ],
+)
+def test_a_namespace_whose_object_is_missing_leaves_its_labels_open(peer: Any, subject: Any, expected: str) -> None:
+    ghost = pod("ghost", "job", {"app": "job"}, ip="10.0.0.5", node="n2")
+    engine = one(*WORLD, ghost, anp("x", 1, rule("Deny", peer), subject=subject), cni="kube-router")
+    assert engine.decide(packet(engine, "ingress", "ghost/job", "data/db", 5432)).verdict == expected
+
+
 def test_what_one_priority_leaves_undefined_is_reported() -> None:
     engine = one(*WORLD, anp("a", 5, rule("Allow")), anp("b", 5, rule("Deny")), cni="kube-router")
     found = ask(engine, Question(PodName("shop", "web"), PodName("data", "db"), 5432))
