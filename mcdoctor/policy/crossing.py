@@ -51,6 +51,7 @@ _SPELLINGS = {
     "istio-multi-network": "istio", "ambient": "istio-ambient", "linkerd-gateway": "linkerd", "skupper": "relay",
     "loadbalancer": "load-balancer", "nodeport": "load-balancer", "node-port": "load-balancer", "lb": "load-balancer",
 }  # fmt: skip
+_CALICO = ("projectcalico.org", "crd.projectcalico.org")
 HBONE = 15008
 EAST_WEST = 15443
 LINKERD_INBOUND = 4143
@@ -460,7 +461,7 @@ def across(
     destination, port = backend.end, backend.port
     assert isinstance(destination, (Pod, Node))
     egress, ingress = Direction.EGRESS, Direction.INGRESS
-    notes = [f"{a} to {b}: {carrier} ({evidence})"]
+    notes = [f"{a} to {b}: {carrier} ({evidence})", *_tunnel(world.clusters[a], remote, carrier)]
 
     def leave(ends: Sequence[End], at: int | None) -> Leg:
         return _leg("source", [ask.packet(a, egress, source, end, at) for end in ends])
@@ -518,7 +519,7 @@ def _masquerading(cluster: Cluster, source: Pod | Node, destination: Pod | Node)
     if not isinstance(source, Pod) or source.host_network:
         return None
     pools: list[tuple[str, Block, bool]] = []
-    for group in ("projectcalico.org", "crd.projectcalico.org"):
+    for group in _CALICO:
         for obj in cluster.of(group, "IPPool"):
             spec = obj.raw.get("spec")
             if isinstance(spec, dict) and isinstance(spec.get("cidr"), str):
@@ -533,6 +534,30 @@ def _masquerading(cluster: Cluster, source: Pod | Node, destination: Pod | Node)
             if outgoing and any(own in block for own in source.ips if own.version == ip.version):
                 return name
     return None
+
+
+_TUNNELS = {
+    "submariner": "UDP 4500, 4490 and 4800 (Submariner)",
+    "clustermesh": "UDP 8472 or 6081, with WireGuard 51871 (Cilium)",
+}
+
+
+def _tunnel(a: Cluster, b: Cluster, carrier: str) -> list[str]:
+    """Packets between pods travel from node to node inside a tunnel, which policies for nodes must let through too."""
+    inside = carrier in ("flat", "globalnet") and any(c.of("submariner.io", "Endpoint") for c in (a, b))
+    ports = _TUNNELS.get("submariner" if inside else carrier)
+    if ports is None:
+        return []
+    found = [str(obj.ref) for c in (a, b) for group in _CALICO for obj in c.of(group, "HostEndpoint")]
+    for cluster in (a, b):
+        for obj in cluster.of("cilium.io", "CiliumClusterwideNetworkPolicy"):
+            specs = obj.raw.get("specs")
+            listed = [obj.raw.get("spec"), *(specs if isinstance(specs, list) else ())]
+            if any(isinstance(spec, Mapping) and "nodeSelector" in spec for spec in listed):
+                found.append(str(obj.ref))
+    if not found:
+        return []
+    return [f"the tunnel between the nodes needs {ports}: not asked of the policies for nodes ({', '.join(found[:3])})"]
 
 
 def _overlap(cluster: Cluster, end: Pod | Node) -> list[str]:

@@ -317,3 +317,26 @@ def test_a_service_that_fails_over_is_answered_endpoint_by_endpoint() -> None:
     answer = json.loads(next(iter(answers(engine, [json.dumps(question)]))))
     assert answer["verdict"] == "conditional" and "allowed to 1 of 2 endpoints" in answer["reason"]
     assert {(d["kind"], d["name"], d["direction"]) for d in answer["deciding"]} == {("NetworkPolicy", "in", "ingress")}
+
+
+HEP = calico("HostEndpoint", None, "b1-host", {"node": "b1", "interfaceName": "*"})
+FIREWALL = obj("cilium.io/v2", "CiliumClusterwideNetworkPolicy", None, "nodes", {"nodeSelector": {}, "ingress": [{}]})
+
+
+@pytest.mark.parametrize(
+    ("near", "far", "via", "said"),
+    [
+        ([SUBMARINER], [SUBMARINER, HEP], None, "UDP 4500, 4490 and 4800 (Submariner): not asked of the policies for nodes (HostEndpoint b1-host)"),
+        ([SUBMARINER, *global_cidrs()], [SUBMARINER, *global_cidrs(), HEP], None, "UDP 4500, 4490 and 4800"),
+        ([SUBMARINER, FIREWALL], [SUBMARINER], None, "(CiliumClusterwideNetworkPolicy nodes)"),
+        ([], [FIREWALL], "clustermesh", "with WireGuard 51871 (Cilium)"),
+        ([SUBMARINER], [SUBMARINER], None, ""),
+        ([], [HEP], "flat", ""),
+    ],
+)  # fmt: skip
+def test_policies_for_nodes_stand_in_the_way_of_tunnels(near: list[Any], far: list[Any], via: Any, said: str) -> None:
+    """policy.md 4.2: encapsulated tunnels run node to node, host firewalls must let them through."""
+    question = cross() | ({"via": via} if via else {})
+    engine = load([ClusterInput("a", a_side(*near)), ClusterInput("b", b_side(*far))])
+    reason = json.loads(next(iter(answers(engine, [json.dumps(question)]))))["reason"]
+    assert said in reason and (said != "" or "tunnel" not in reason)
