@@ -8,7 +8,7 @@ NetworkPolicy alone decides, bitsets answer for all far pods at once.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,12 +25,13 @@ from mcdoctor.policy.istio import Istio
 from mcdoctor.policy.kubernetes import Kubernetes
 from mcdoctor.policy.ports import TRANSPORTS
 from mcdoctor.policy.question import Packet
-from mcdoctor.policy.verdict import Direction, Ruling, Verdict, settle
+from mcdoctor.policy.verdict import Direction, Effect, Ruling, Verdict, settle
 from mcdoctor.policy.world import End, Node, Outside, Pod
 
 MESHES = ("istio", "linkerd")
 _RANK = {Verdict.DENIED: 0, Verdict.UNKNOWN: 1, Verdict.CONDITIONAL: 1, Verdict.ALLOWED: 2}
-_MOST_ASKED = 60_000
+_FEW, _MOST_ASKED = 10_000, 40_000
+_BESIDE = (False, False, False)
 _SHOWN = 3
 _RANGE = re.compile(r"(\d{1,5})[:-](\d{1,5})\Z")
 
@@ -198,12 +199,17 @@ class _Census:
         self.index = after.index
         self.mesh = wanted.layer in MESHES
         self.wrapped = not self.mesh and wanted.points[0].wire is not None
-        names = [wanted.layer] if self.mesh else [*wanted.cluster.datapath.systems, "kubernetes"]
+        here = after.compiled[self.packet.cluster]
+        names = [n if n in here else "kubernetes" for n in wanted.cluster.datapath.systems]
+        if self.mesh:
+            names = [wanted.layer]
         compiled = [
             (before.compiled[self.packet.cluster].get(n), after.compiled[self.packet.cluster].get(n)) for n in names
         ]
         self.changed: list[tuple[Compiled, Compiled]] = [(b, a) for b, a in compiled if b and a and b is not a]
         self.asked = {p.peer for p in wanted.packets}
+        self.refusing = {d.ref for d in wanted.by}
+        self.admitted: set[End] = set()
         self.found = Opened()
 
     def take(self, only: Sequence[Block] = ()) -> Opened | None:
@@ -211,46 +217,64 @@ class _Census:
         blocks = _blocks(self.edit.objects)
         peers = dict(self._peers(blocks))
         if only:
-            peers = {e: n for e, n in peers.items() if e in self.asked or any(ip in b for ip in _ips(e) for b in only)}
+            inside = [e for e in peers if any(ip in block for ip in _ips(e) for block in only)]
+            peers = {e: peers[e] for e in inside if not isinstance(e, Pod)}
         atoms = _atoms(self.edit.objects, self.wanted)
         if self.mesh:
             atoms = [(protocol, port) for protocol, port in atoms if protocol == "TCP"]
         ranges = list(self._ranges(blocks, only))
-        ends = len(peers) + len(ranges)
-        if len(subjects) * ends * len(atoms) > _MOST_ASKED:
-            atoms = [atoms[0], *[a for a in atoms if a[1] == 1][:1]]
-        most = max(1, _MOST_ASKED // max(1, ends * len(atoms)))
-        if len(subjects) > most:
-            self.found.exact = False
-            kept = [s for s in subjects if s is self.packet.subject]
-            subjects = {s: subjects[s] for s in [*kept, *(s for s in subjects if s not in kept)][:most]}
-        admitted: dict[int, bool] = {}
-        for subject, size in subjects.items():
-            for protocol, port in atoms:
-                for peer, count in peers.items():
-                    alike = subject is self.packet.subject and peer in self.asked and (protocol, port) == atoms[0]
-                    itself = min(size, count) if subject is peer else 0  # nobody opens a pod to itself
-                    if size * count <= itself and not alike:
-                        continue
-                    rise = self._rise(subject, peer, protocol, port, asked=alike)
-                    if rise is None:
-                        return None
-                    whole, layer, others = rise
-                    pairs = max(0, size * count - itself - alike)
-                    if layer:
-                        self.found.layer += pairs
-                    if whole and pairs + (alike and others) > 0:
-                        self._count(
-                            subject, peer, protocol, port, pairs + (alike and others), bool(alike and not pairs)
-                        )
-                for number, (peer, _) in enumerate(ranges):
-                    rise = self._rise(subject, peer, protocol, port)
-                    if rise is None:
-                        return None
-                    if rise[0]:
-                        admitted[number] = True
-        self.found.addresses += sum(ranges[number][1] for number in admitted)
+        own = self.packet.subject
+        far: list[tuple[End, int]] = [*peers.items(), *ranges]
+        few = _spread(far, self.asked)
+        nodes = [(end, count) for end, count in far if isinstance(end, Node)]  # which is a subject's own node differs
+        relevant: list[tuple[End, int]] | None = None
+        whole = len(subjects) * len(far) * len(atoms) <= _FEW
+        work = 0
+        ordered = sorted(subjects, key=lambda s: s is not own)
+        for subject, atom in ((s, a) for s in ordered for a in atoms):
+            # On other ports an edit can only take away, by isolating who was open: that shows with any far end.
+            here = far if whole or relevant is None else relevant if atom == atoms[0] else few
+            if work and work + len(here) > _MOST_ASKED:
+                self.found.exact = False
+                break
+            work += len(here)
+            moved = self._compare(subject, subjects[subject], atom, here, atom == atoms[0])
+            if moved is None:
+                return None
+            relevant = relevant if relevant is not None else list(dict.fromkeys([*moved, *few, *nodes]))
+        self.found.addresses += sum(size for end, size in ranges if end in self.admitted)
         return self.found
+
+    def _compare(
+        self, subject: End, size: int, atom: tuple[str, int | None], far: Sequence[tuple[End, int]], first: bool
+    ) -> list[tuple[End, int]] | None:
+        """Counts what rises between one subject and these far ends; None = something is taken away.
+
+        Returns the far ends that may rise for another subject too: all but those that lack a rule before and after.
+        """
+        moved: list[tuple[End, int]] = []
+        for peer, count in far:
+            alike = first and subject is self.packet.subject and peer in self.asked
+            itself = min(size, count) if subject is peer else 0  # nobody opens a pod to itself
+            if size * count <= itself and not alike and not isinstance(peer, Outside):
+                continue
+            rise = self._rise(subject, peer, *atom, asked=alike)
+            if rise is None:
+                return None
+            if rise is _BESIDE:
+                continue
+            moved.append((peer, count))
+            whole, layer, others = rise
+            if isinstance(peer, Outside) and peer not in self.asked:
+                if whole:
+                    self.admitted.add(peer)
+                continue
+            pairs = max(0, size * count - itself - alike)
+            if layer:
+                self.found.layer += pairs
+            if whole and pairs + (alike and others) > 0:
+                self._count(subject, peer, *atom, pairs + (alike and others), bool(alike and not pairs))
+        return moved
 
     def _count(self, subject: End, peer: End, protocol: str, port: int | None, pairs: int, requests: bool) -> None:
         self.found.pairs += pairs
@@ -270,16 +294,15 @@ class _Census:
     def _rise(
         self, subject: End, peer: End, protocol: str, port: int | None, *, asked: bool = False
     ) -> tuple[bool, bool, bool] | None:
-        """(opened as a whole, opened in the layer, other requests of the same pair opened); None = something taken."""
+        """(opened as a whole, opened in the layer, other requests of the same pair opened); None = something taken.
+
+        `_BESIDE`: refused for want of the same rule before and after.
+        """
         whole = layer = others = False
-        kinds = (
-            [self.packet.http]
-            if self.packet.http is None or (protocol, port) != self._first
-            else [
-                self.packet.http,
-                None,
-            ]
-        )
+        beside = True
+        kinds = [self.packet.http]
+        if self.packet.http is not None and (protocol, port) == self._first:
+            kinds.append(None)
         for http in kinds:
             packet = self._between(subject, peer, protocol, port)
             if packet.http is not http:
@@ -287,7 +310,9 @@ class _Census:
             seen = packet if self.mesh or self.wrapped else wired(packet) or packet
             rulings = [(old.enforce(seen), new.enforce(seen)) for old, new in self.changed]
             if all(_same(old, new) for old, new in rulings):
+                beside = beside and all(self._lacks(old) for old, _ in rulings)
                 continue
+            beside = False
             local = [(_RANK[settle(old).verdict], _RANK[settle(new).verdict]) for old, new in rulings]
             layer = layer or any(new > old for old, new in local)
             was, now = self._rank(self.before, packet), self._rank(self.after, packet)
@@ -297,7 +322,13 @@ class _Census:
             if asked and http is None and self.packet.http is not None:
                 # Where requests are told apart, or could be, the edit may let others through than the one asked for.
                 others = now == 2 and (was == 1 or (was == 0 and self.wanted.layer == "istio"))
-        return whole, layer, others
+        return _BESIDE if beside else (whole, layer, others)
+
+    def _lacks(self, ruling: Ruling) -> bool:
+        """Is it refused just as what was asked for, because the same objects do not admit it?"""
+        by = [d for branch in ruling.branches for d in branch.by]
+        refused = all(branch.effect is Effect.DENY and not branch.doubts for branch in ruling.branches)
+        return refused and bool(by) and all(d.implicit and d.ref in self.refusing for d in by)
 
     @property
     def _first(self) -> tuple[str, int | None]:
@@ -435,6 +466,21 @@ class _Census:
                 free = next((Ip(version, v) for v in range(low, high + 1) if Ip(version, v) not in owned), None)
                 if free is not None:
                     yield Outside(free), high - low + 1 - inside
+
+
+def _spread(far: Sequence[tuple[End, int]], asked: Collection[End]) -> list[tuple[End, int]]:
+    """Some of the far ends, of every sort and of many namespaces, those asked about among them."""
+    sorts: dict[object, tuple[End, int]] = {}
+    for end, count in far:
+        match end:
+            case Pod():
+                sort: object = (end.cluster, end.namespace)
+            case Outside():
+                sort = (end.ip.version, len(sorts) % 3)
+            case _:
+                sort = type(end)
+        sorts.setdefault(end if end in asked else sort, (end, count))
+    return list(sorts.values())[:40]
 
 
 def _ips(end: End) -> tuple[Ip, ...]:
