@@ -78,7 +78,7 @@ def _seen(facts: Facts) -> tuple[list[Side], list[str], Outcome | None]:
     present = [s for s in found if s.service is not None]
     missing = []
     for side in found:
-        if side.service is None:
+        if side.service is None and not (present and facts.absent("Service", side.cluster, side.namespace, side.name)):
             blind = facts.blind_to("Service")
             missing.append(blind[0].reason if blind else f"{side.subject} was not seen")
     if present:
@@ -106,6 +106,8 @@ def judge_service(facts: Facts) -> Outcome:
     for side in found:
         if side.service is None:
             if facts.absent("Service", side.cluster, side.namespace, side.name):
+                if any(_stands_for_another(s.service) for s in found if s.service is not None):
+                    continue
                 near = _similar(facts, side)
                 args: Args = {"service": str(side), "cluster": side.cluster, "near": shown(near)}
                 problems.append(
@@ -123,6 +125,11 @@ def judge_service(facts: Facts) -> Outcome:
         evidence.append(side.service)
         problems.extend(_external_name(facts, side) if is_external_name(side.service) else _port(facts, side))
     return conclude(problems, unknown, tuple(evidence))
+
+
+def _stands_for_another(service: KubeObject) -> bool:
+    """An alias, or a Service whose endpoints somebody keeps: what it leads to may bear any name over there."""
+    return is_external_name(service) or not selector(service)
 
 
 def _similar(facts: Facts, side: Side) -> list[str]:

@@ -22,7 +22,7 @@ netpol_allows_path = Check(
     id="netpol-allows-path",
     title="policies on both sides let this traffic through",
     judge=judge,
-    uses=(KubeObject, Listed, ResolvConf, DnsAnswer, TcpConnect, HttpRequest, HttpSeries, ObservedSource),
+    uses=(KubeObject, Listed, ResolvConf, DnsAnswer, TcpConnect, HttpRequest, HttpSeries, ObservedSource, LogLine),
     findings=FINDINGS,
     doc="""
 ## What it does

@@ -16,6 +16,7 @@ from mcdoctor.models.facts import (
     HttpRequest,
     HttpSeries,
     KubeObject,
+    LogLine,
     ObservedSource,
     TcpConnect,
 )
@@ -317,6 +318,10 @@ def _dns(facts: Facts, flow: Flow, pod: Pod, world: Engine) -> Iterable[Finding]
             )
 
 
+# CoreDNS: `read udp 10.244.0.5:40123->10.0.0.2:53: i/o timeout`
+_UNANSWERED = re.compile(r"(?:read|dial) (?:udp|tcp) \S+->\[?([0-9a-fA-F.:]+?)\]?:53: i/o timeout")
+
+
 def _upstream(facts: Facts, pod: Pod, world: Engine) -> Iterable[Finding]:
     """The DNS pods themselves may not ask their upstream: those in the Corefile, and those seen to be asked."""
     servers = [p for p in facts.objects("Pod", pod.cluster, "kube-system") if p.labels.get("k8s-app") == "kube-dns"]
@@ -325,7 +330,18 @@ def _upstream(facts: Facts, pod: Pod, world: Engine) -> Iterable[Finding]:
     config = facts.object("ConfigMap", pod.cluster, "kube-system", "coredns")
     corefile = str(mapping(config.body.get("data")).get("Corefile") or "") if config else ""
     forwards = [w for line in re.findall(r"^\s*forward\s+\S+\s+(.+)$", corefile, re.M) for w in line.split()]
-    addresses = dict.fromkeys([*forwards, *(split_host_port(a.server)[0] for a in asked if a.result != "answered")])
+    told = [
+        x
+        for x in facts.all(LogLine)
+        if x.component == "coredns" and x.vantage.cluster in (None, pod.cluster) and _UNANSWERED.search(x.text)
+    ]
+    addresses = dict.fromkeys(
+        [
+            *forwards,
+            *(split_host_port(a.server)[0] for a in asked if a.result != "answered"),
+            *(found.group(1) for x in told if (found := _UNANSWERED.search(x.text))),
+        ]
+    )
     for text in addresses:
         try:
             target = Address(parse_ip(text), pod.cluster)
@@ -349,7 +365,11 @@ def _upstream(facts: Facts, pod: Pod, world: Engine) -> Iterable[Finding]:
                     "policy_namespace": by[0].ref.namespace,
                     "policy_name": by[0].ref.name,
                 },
-                evidence=(*_objects(facts, by), *(a for a in asked if split_host_port(a.server)[0] == text)),
+                evidence=(
+                    *_objects(facts, by),
+                    *(a for a in asked if split_host_port(a.server)[0] == text),
+                    *(x for x in told if text in x.text),
+                ),
             )
             return
 

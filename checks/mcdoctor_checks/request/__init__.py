@@ -203,12 +203,12 @@ request_idle_limits_are_known = Check(
     id="request-idle-limits-are-known",
     title="who ends idle connections",
     judge=rules.judge_pauses,
-    uses=(NodeFact, Capture, LogLine, FlowRecord, KubeObject),
+    uses=(NodeFact, Capture, LogLine, FlowRecord, HttpRequest, HttpSeries, *_SEEN),
     findings=rules.PAUSE_FINDINGS,
     doc="""
 ## What it does
 Gathers what parts the causes of failures after a pause: known limits of middleboxes, captures of who sent FIN or RST,
-503 UC in proxy logs, nodes that went away.
+endpoints that, asked themselves, end idle connections, 503 UC in proxy logs, nodes that went away.
 
 ## Why it matters
 The remedy differs: a shorter client pool, a keepalive, or a drain.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mcdoctor.models.collection import Facts
-from mcdoctor.models.facts import Fact, HttpRequest, HttpSeries, Interception, TcpConnect, Trace
+from mcdoctor.models.facts import Fact, HttpSeries, Interception, TcpConnect, Trace
 from mcdoctor.models.ids import Hop, Severity, Symptom
 from mcdoctor.models.outcome import Finding, Outcome, Passed, Skipped, Unknown, settle
-from mcdoctor_checks.sight import clear, place, rung_of, veil, veiled_by
+from mcdoctor_checks.sight import capturing, clear, place, rung_of, veiled_by
 from mcdoctor_checks.tcp.reach import Reach, State, front, group, opens, reaches, together, tries
 
 REACH_FINDINGS = (
@@ -44,16 +44,19 @@ def judge_reach(facts: Facts) -> Outcome:
     problems += _odd_connects(ladder)
     if state not in ("open", "sometimes"):
         problems += [*_from_elsewhere(facts), *_traces(facts, first)]
-    if veiled_by(facts, HttpRequest) and _mesh_gets_through(facts):
+    if _mesh_goes_elsewhere(facts, first):
         # The proxy chooses where the workload's traffic goes; that the plain way is closed beside it stops nothing.
         problems = [replace(p, severity=Severity.NOTE, symptom=None) for p in problems]
     return settle(problems, evidence)
 
 
-def _mesh_gets_through(facts: Facts) -> bool:
-    """Every request that the workload sent through its proxy was answered by a pod of the destination."""
-    sent = [r for r in facts.all(HttpRequest) if place(facts.flow, r.vantage) == "source" and veil(facts, r)]
-    return bool(sent) and all(r.result == "response" and r.served_by for r in sent)
+def _mesh_goes_elsewhere(facts: Facts, first: list[Reach]) -> bool:
+    """A proxy captures the source, and the Service here has nobody behind it: its endpoints are the other cluster's."""
+    local, flow = facts.flow.local, facts.flow
+    if local is None or flow.remote is None or not flow.crosses_clusters or any(b.ready for b in local.backends):
+        return False
+    own = all(r.address in local.cluster_ips for r in first)
+    return own and all(capturing(facts, f.vantage) for r in first for f in r.facts)
 
 
 def _told_of_endpoint(ladder: list[Reach]) -> Reach | None:

@@ -258,12 +258,21 @@ SERVICE_FINDINGS = (
 _DNAT = re.compile(r"(?:--to-destination|dnat (?:ip )?to|->)\s*(?:[A-Za-z]+\s+)?(\d+\.\d+\.\d+\.\d+):(\d+)", re.I)
 _NO_ENDPOINTS = re.compile(r"has no endpoints", re.I)
 _IPVS_SERVER = re.compile(r"(\d+\.\d+\.\d+\.\d+:\d+)\s+(?:Masq|Route|Tunnel)\s+0\s+\d+\s+(\d+)|weight[ =]0", re.I)
+_IPVS_ANY_SERVER = re.compile(r"->|\s-r\s|\b(Masq|Route|Tunnel)\b")
 _SYNC = re.compile(
     r"fail(ed|ure)? (to )?(execute iptables-restore|sync|list|watch|ensure|delete|add)|"
     r"sync.{0,40}(fail|error|timed? ?out)|ipvs.{0,60}(fail|error)",
     re.I,
 )
 _NO_ROUTE = re.compile(r"no route to host", re.I)
+
+
+def _without_servers(rules: Iterable[PacketFilter], addresses: Iterable[str]) -> list[PacketFilter]:
+    """IPVS services of these addresses on nodes where nothing recorded of IPVS names a server, as ipvsadm prints it."""
+    ipvs = [r for r in rules if r.backend == "ipvs"]
+    serving = {str(r.vantage) for r in ipvs if _IPVS_ANY_SERVER.search(r.rule)}
+    own = [re.compile(rf"(?<![\d.]){re.escape(a)}:\d+") for a in addresses]
+    return [r for r in ipvs if str(r.vantage) not in serving and any(p.search(r.rule) for p in own)]
 
 
 def judge_service_rules(facts: Facts) -> Outcome:
@@ -282,7 +291,7 @@ def judge_service_rules(facts: Facts) -> Outcome:
         stale = [r for r in about or used if any(m.group(1) not in known for m in _DNAT.finditer(r.rule))]
         ready = any(b.ready for b in service.backends)
         refused = [r for r in about if ready and _NO_ENDPOINTS.search(r.rule)]
-        if wrong := [*stale, *refused]:
+        if wrong := [*stale, *refused, *(_without_servers(rules, service.cluster_ips) if ready else ())]:
             listed = sorted({m.group(1) for r in stale for m in _DNAT.finditer(r.rule)} - known)
             problems.append(
                 found(
