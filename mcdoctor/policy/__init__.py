@@ -23,7 +23,9 @@ Parts, inner first
     layers      how families compose              engine   compile and decide
     path        hops between and across clusters, Service translation, the answer
     near        the rules that lack one thing, a module a family; verified by asking again
-    smallest, matrix, batch, explain, documents
+    edits       what each family offers to change, a module a family
+    opened      what a change opens besides       smallest   offers applied, asked again, counted and ranked
+    matrix, batch, explain, documents
 
 A family plugs in
 =================
