@@ -729,14 +729,7 @@ class Istio:
             return SILENT
         if Mesh.ISTIO_SIDECAR in pod.mesh:
             return SILENT if _bypasses_inbound(pod, packet.port) else self._sidecar_ingress(packet, pod)
-        return self._ambient_ingress(packet, pod) if self.through_ztunnel(packet, pod) else SILENT
-
-    @staticmethod
-    def through_ztunnel(packet: Packet, pod: Pod) -> bool:
-        """What the node sends its own pods (kubelet's probes) comes as 169.254.7.127 and passes ztunnel by."""
-        if Mesh.ISTIO_AMBIENT not in pod.mesh or packet.protocol != "TCP":
-            return False
-        return packet.mtls is not None or packet.principal is not None or not _from_own_node(packet.source, pod)
+        return self._ambient_ingress(packet, pod) if through_ztunnel(packet, pod) else SILENT
 
     # --- who is calling ---
 
@@ -746,7 +739,7 @@ class Istio:
             return packet.mtls
         if packet.principal is not None:
             return True
-        client, pod = self.client(packet), packet.destination
+        client, pod = client_of(packet), packet.destination
         if client is None or not client.mesh & {Mesh.ISTIO_SIDECAR, Mesh.ISTIO_AMBIENT}:
             return False
         if Mesh.ISTIO_SIDECAR in client.mesh and _bypasses_outbound(client, packet):
@@ -777,9 +770,10 @@ class Istio:
 
     @staticmethod
     def client(packet: Packet) -> Pod | None:
-        if packet.client is not None:
-            return packet.client
-        return packet.source if isinstance(packet.source, Pod) else None
+        return client_of(packet)
+
+    def waypoint(self, packet: Packet, pod: Pod) -> tuple[str, str] | None:
+        return waypoint_of(self.world.clusters[self.cluster], packet, pod)
 
     def peer(self, packet: Packet) -> Peer | Doubt:
         """The caller's identity."""
@@ -787,7 +781,7 @@ class Istio:
             return Peer(None)
         if packet.principal is not None:
             return Peer(packet.principal.removeprefix("spiffe://"))
-        client = self.client(packet)
+        client = client_of(packet)
         if client is None:
             return Doubt("the identity of the caller is not known")
         config = self.configs.get(client.cluster, self.config)
@@ -835,7 +829,7 @@ class Istio:
         doubts: tuple[Doubt, ...] = ()
         if waypoint is not None:
             name, namespace = waypoint
-            client = self.client(packet)
+            client = client_of(packet)
             asked = packet if client is None else replace(packet, source=client)
             requests = tuple(r for r in self.requests if self._on_waypoint(r, namespace, name, packet.service))
             view = View(asked, Enforcer.WAYPOINT, peer, self.config, pod.namespace, _jwt(packet, requests))
@@ -954,32 +948,6 @@ class Istio:
                 case _:
                     pass
         return False
-
-    def waypoint(self, packet: Packet, pod: Pod) -> tuple[str, str] | None:
-        """(name, namespace) of the waypoint in front of the destination for this packet, or None.
-
-        Traffic to a Service goes through the Service's (or namespace's) waypoint, traffic to a pod's own address only
-        through one that is for workloads (label `istio.io/waypoint-for` of its Gateway; services where it says
-        nothing). Callers outside the mesh pass it by.
-        """
-        client = self.client(packet)
-        if client is None or not client.mesh & {Mesh.ISTIO_SIDECAR, Mesh.ISTIO_AMBIENT}:
-            return None
-        asked: Service | Pod = packet.service if packet.service is not None else pod
-        cluster = self.world.clusters[self.cluster]
-        home = cluster.namespaces.get(asked.namespace)
-        for labels in (asked.labels, home.labels if home else {}):
-            name = labels.get("istio.io/use-waypoint")
-            if name == "none":
-                return None
-            if name:
-                namespace = labels.get("istio.io/use-waypoint-namespace", asked.namespace)
-                gateways = cluster.of("gateway.networking.k8s.io", "Gateway")
-                told = [g.labels for g in gateways if (g.ref.namespace, g.ref.name) == (namespace, name)]
-                serves = told[0].get("istio.io/waypoint-for", "service") if told else "service"
-                wanted = "service" if packet.service is not None else "workload"
-                return (name, namespace) if serves in (wanted, "all") else None
-        return None
 
     def mtls_mode(self, pod: Pod, port: int | None, *, ambient: bool) -> tuple[str, Deciding | None]:
         """The effective mode: port beats workload beats namespace beats mesh; UNSET inherits; PERMISSIVE by default."""
@@ -1132,6 +1100,46 @@ class Istio:
                 if any(ip in block for ip in packet.ips(packet.destination)):
                     for host in _items(spec.get("hosts")):
                         yield obj.ref.namespace, str(host).lower()
+
+
+def client_of(packet: Packet) -> Pod | None:
+    """The workload whose proxy speaks."""
+    if packet.client is not None:
+        return packet.client
+    return packet.source if isinstance(packet.source, Pod) else None
+
+
+def through_ztunnel(packet: Packet, pod: Pod) -> bool:
+    """What the node sends its own pods (kubelet's probes) comes as 169.254.7.127 and passes ztunnel by."""
+    if Mesh.ISTIO_AMBIENT not in pod.mesh or packet.protocol != "TCP":
+        return False
+    return packet.mtls is not None or packet.principal is not None or not _from_own_node(packet.source, pod)
+
+
+def waypoint_of(cluster: Cluster, packet: Packet, pod: Pod) -> tuple[str, str] | None:
+    """(name, namespace) of the waypoint in front of an ambient destination for this packet, or None.
+
+    Traffic to a Service goes through the Service's (or namespace's) waypoint, traffic to a pod's own address only
+    through one that is for workloads (label `istio.io/waypoint-for` of its Gateway; services where it says nothing).
+    Callers outside the mesh pass it by.
+    """
+    client = client_of(packet)
+    if client is None or not client.mesh & {Mesh.ISTIO_SIDECAR, Mesh.ISTIO_AMBIENT}:
+        return None
+    asked: Service | Pod = packet.service if packet.service is not None else pod
+    home = cluster.namespaces.get(asked.namespace)
+    for labels in (asked.labels, home.labels if home else {}):
+        name = labels.get("istio.io/use-waypoint")
+        if name == "none":
+            return None
+        if name:
+            namespace = labels.get("istio.io/use-waypoint-namespace", asked.namespace)
+            gateways = cluster.of("gateway.networking.k8s.io", "Gateway")
+            told = [g.labels for g in gateways if (g.ref.namespace, g.ref.name) == (namespace, name)]
+            serves = told[0].get("istio.io/waypoint-for", "service") if told else "service"
+            wanted = "service" if packet.service is not None else "workload"
+            return (name, namespace) if serves in (wanted, "all") else None
+    return None
 
 
 def _jwt(packet: Packet, requests: Iterable[RequestAuthentication]) -> Match:

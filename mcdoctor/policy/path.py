@@ -22,7 +22,7 @@ from mcdoctor.policy.crossing import (
     relayed,
 )
 from mcdoctor.policy.engine import Engine
-from mcdoctor.policy.istio import Istio
+from mcdoctor.policy.istio import through_ztunnel, waypoint_of
 from mcdoctor.policy.layers import PointDecision
 from mcdoctor.policy.near import NearMiss, near_misses
 from mcdoctor.policy.question import Address, Fqdn, NodeName, Packet, PodName, Question, ServiceName
@@ -332,18 +332,18 @@ def _or_meshed(world: World, ask: Ask, source: Pod | Node, backend: Backend, pat
 
 def _by_waypoint(engine: Engine, ask: Ask, source: Found, backend: Backend) -> Path | None:
     """Inside one cluster of an ambient mesh: the path through the waypoint that the destination asks for."""
-    family = engine.compiled.get(backend.cluster, {}).get("istio")
     end, target = source.end, backend.end
-    if not isinstance(family, Istio) or not isinstance(end, Pod) or not isinstance(target, Pod):
+    if not isinstance(end, Pod) or not isinstance(target, Pod) or end.key == target.key:
         return None
+    cluster = engine.world.clusters[backend.cluster]
     packet = ask.packet(backend.cluster, Direction.INGRESS, end, target, backend.port)
-    named = family.waypoint(packet, target) if family.through_ztunnel(packet, target) else None
-    if named is None or end.key == target.key:
+    named = waypoint_of(cluster, packet, target) if through_ztunnel(packet, target) else None
+    if named is None:
         return None
     name, namespace = named
     pods = [
         pod
-        for pod in engine.world.clusters[backend.cluster].pods.values()
+        for pod in cluster.pods.values()
         if pod.namespace == namespace and pod.labels.get("gateway.networking.k8s.io/gateway-name") == name
     ]
     return by_waypoint(ask, end, backend, f"{namespace}/{name}", pods)

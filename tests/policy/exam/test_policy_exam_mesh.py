@@ -13,7 +13,7 @@ import json
 from typing import Any
 
 import pytest
-from policy_build import namespace, pod
+from policy_build import namespace, network_policy, pod
 from policy_exam_worlds import (
     a_side,
     admits,
@@ -38,6 +38,7 @@ from policy_exam_worlds import (
 
 from mcdoctor.policy.batch import answers
 from mcdoctor.policy.engine import load
+from mcdoctor.policy.families import FAMILIES
 from mcdoctor.policy.world import ClusterInput
 
 WEB = {"principals": ["cluster.local/ns/shop/sa/web"]}
@@ -274,3 +275,38 @@ def test_the_identity_of_the_client_comes_with_its_own_trust_domain() -> None:
     assert asked("td-b/ns/shop/sa/web", "trustDomain: td-b") == "denied"
     assert asked("cluster.local/ns/shop/sa/web", "trustDomain: td-b") == "denied"
     assert asked("td-b/ns/shop/sa/web", "trustDomain: td-b\ntrustDomainAliases: [td-a]") == "allowed"
+
+
+@pytest.mark.parametrize(
+    ("serves", "destination", "expected"),
+    [
+        (None, "service", "denied"),  # services where the label is missing
+        ("service", "service", "denied"),
+        ("all", "service", "denied"),
+        ("workload", "service", "allowed"),
+        ("none", "service", "allowed"),
+        (None, "pod", "allowed"),
+        ("workload", "pod", "denied"),
+        ("all", "pod", "denied"),
+    ],
+)
+def test_what_a_waypoint_is_for(serves: str | None, destination: str, expected: str) -> None:
+    """istio.io/docs/ambient/usage/waypoint: istio.io/waypoint-for is service, workload, all or none."""
+    own = {"istio.io/waypoint-for": serves} if serves else {}
+    gateway = {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": {"namespace": "shop", "name": "wp", "labels": own}}  # fmt: skip
+    closed = authz("p", {"action": "DENY", "rules": [{}], "targetRefs": [{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "wp"}]})  # fmt: skip
+    objects = [labelled(o, {"istio.io/use-waypoint": "wp"}) if o["metadata"]["name"] == "shop" else o for o in waypoint(gateway, closed)]  # fmt: skip
+    question = api() if destination == "service" else q()
+    [line] = answers(load([ClusterInput("a", objects)]), [json.dumps(question)])
+    assert json.loads(line)["verdict"] == expected, line
+
+
+def test_a_waypoint_stands_in_the_path_of_packets_without_the_meshs_own_policies() -> None:
+    """Network families alone, as a diagnosis asks them: the waypoint is still what arrives."""
+    network = tuple(family for family in FAMILIES if family.name not in ("istio", "linkerd"))
+    front = {"matchExpressions": [{"key": "gateway.networking.k8s.io/gateway-name", "operator": "Exists"}]}
+    for allowed, expected in (({"matchLabels": {"app": "web"}}, "denied"), (front, "allowed")):
+        rule = {"from": [{"podSelector": allowed}], "ports": [{"port": 15008}]}
+        policy = network_policy("shop", "in", {"podSelector": {"matchLabels": API}, "ingress": [rule]})
+        [line] = answers(load([ClusterInput("a", waypoint(policy))], network), [json.dumps(api())])
+        assert json.loads(line)["ingress"] == expected, line
