@@ -36,6 +36,7 @@ from mcdoctor.policy.near.conditions import (
     append,
     at,
     covers,
+    dicts,
     hidden,
     inside,
     items,
@@ -423,7 +424,7 @@ def _http(family: Cilium, rule: PortRule, raw: Raw, path: Path, packet: Packet) 
             key = name.rstrip(":").lower()
             if key not in sent or (value and sent[key] != value):
                 found.append(_header(key, value, (*path, "headers", number)))
-        for number, match in enumerate(items(raw, (*path, "headerMatches"))):
+        for number, match in enumerate(dicts(raw, (*path, "headerMatches"))):
             key, value = str(match.get("name")).lower(), match.get("value")
             if not match.get("mismatch") and (key not in sent or (value and sent[key] != value)):
                 found.append(_header(key, value or "", (*path, "headerMatches", number)))

@@ -97,6 +97,11 @@ def items(raw: Any, path: Path) -> list[Any]:
     return found if isinstance(found, list) else []
 
 
+def dicts(raw: Any, path: Path) -> list[dict[str, Any]]:
+    """The items of a list that are mappings; others keep their place as {}."""
+    return [item if isinstance(item, dict) else {} for item in items(raw, path)]
+
+
 def mapping(raw: Any, path: Path = ()) -> dict[str, Any]:
     found = at(raw, path)
     return found if isinstance(found, dict) else {}

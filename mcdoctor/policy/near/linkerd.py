@@ -19,6 +19,7 @@ from mcdoctor.policy.near.conditions import (
     address,
     append,
     at,
+    dicts,
     inside,
     items,
     joined,
@@ -163,7 +164,7 @@ class _Asking:
                 return
         parts = [target]
         identity = False
-        for number, item in enumerate(items(raw, ("spec", "requiredAuthenticationRefs"))):
+        for number, item in enumerate(dicts(raw, ("spec", "requiredAuthenticationRefs"))):
             part = self._required(ref, raw, number, item)
             if part is None:
                 return
@@ -240,7 +241,7 @@ class _Asking:
         if self.identity is None:
             return None
         names = list(map(str, items(body, (*path, "identities"))))
-        accounts = items(body, (*path, "identityRefs" if ref else "serviceAccounts"))
+        accounts = dicts(body, (*path, "identityRefs" if ref else "serviceAccounts"))
         own = self.family.own
         home = ref.namespace if ref else ""
         for item in accounts:
@@ -264,7 +265,7 @@ class _Asking:
     def _networks(self, body: Raw, path: Path, ref: Ref | None) -> Fails | None:
         if self.ip is None:
             return None
-        ip, listed = self.ip, items(body, path)
+        ip, listed = self.ip, dicts(body, path)
         for item in listed:
             holes = items(item, ("except",))
             if inside(ip, item.get("cidr")) and not any(inside(ip, hole) for hole in holes):
@@ -315,11 +316,11 @@ def _routes(objects: Mapping[Ref, Raw], packet: Packet, kind: str, name: str, ho
     for ref, raw in objects.items():
         if ref.kind not in _ROUTES or ref.namespace not in homes:
             continue
-        parents = items(raw, ("spec", "parentRefs"))
+        parents = dicts(raw, ("spec", "parentRefs"))
         if not any(str(p.get("kind")).lower() == kind.lower() and p.get("name") == name for p in parents):
             continue
         hosts = _hosts(raw, http)
-        for number, rule in enumerate(items(raw, ("spec", "rules"))):
+        for number, rule in enumerate(dicts(raw, ("spec", "rules"))):
             for entry in range(len(items(rule, ("matches",)))):
                 path: Path = ("spec", "rules", number, "matches", entry)
                 part = _match(raw, path, http)
@@ -354,7 +355,7 @@ def _match(raw: Raw, path: Path, http: Http) -> Fails | None:
             f"method는 {http.method}이고 route는 {method}을(를) 요구합니다",
         )
         found.append(Condition(*texts, (Edit((*path, "method"), http.method),)))
-    for number, header in enumerate(items(raw, (*path, "headers"))):
+    for number, header in enumerate(dicts(raw, (*path, "headers"))):
         name, value = str(header.get("name")), str(header.get("value"))
         given = http.headers.get(name.lower())
         whole = header.get("type") == "RegularExpression"

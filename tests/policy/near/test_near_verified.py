@@ -6,6 +6,7 @@ The world with the change is built anew from its objects (`policy_near`).
 from __future__ import annotations
 
 import collections
+import copy
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -126,3 +127,40 @@ def test_the_generated_worlds_have_near_misses_of_every_kind(family: str, kinds:
         check(family, seed, seen)
     assert kinds <= set(seen), seen
     assert seen["near"] > seen["refused"] / 10, seen
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    found = [path] if path else []
+    members = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, member in members:
+        found += places(member, (*path, name))
+    return found
+
+
+JUNK = st.one_of(
+    st.none(), st.booleans(), st.integers(-2, 70_000), st.sampled_from(("", "x", "*", "10.0.0.0/8", "a b")),
+    st.sampled_from(([], {}, [{}], [None], [[]], {"x": []}, ["x"], {"matchLabels": {"a": "b"}})),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("family", list(WORLDS))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(seed=st.integers(0, 10**9), picks=st.lists(st.tuples(st.integers(0, 10**9), JUNK), min_size=1, max_size=3))
+def test_junk_in_a_policy_never_raises(family: str, seed: int, picks: list[tuple[int, Any]]) -> None:
+    make, cni = WORLDS[family]
+    rng = random.Random(seed)
+    objects = copy.deepcopy(make(rng))
+    policies = [
+        o for o in objects if o["kind"] not in ("Pod", "Namespace", "Node", "ConfigMap", "Service") and "spec" in o
+    ]
+    for pick, junk in picks if policies else ():
+        raw = policies[pick % len(policies)]
+        listed = places({"spec": raw["spec"]})
+        *way, last = listed[pick // len(policies) % len(listed)]
+        holder: Any = raw
+        for name in way:
+            holder = holder[name]
+        holder[last] = copy.deepcopy(junk)  # two places may not share it: one may come to lie inside the other
+    engine = one(*objects, cni=cni)
+    for point in refused(family, engine, rng):
+        near_misses(engine, point)
