@@ -232,8 +232,10 @@ class _Census:
         work = 0
         ordered = sorted(subjects, key=lambda s: s is not own)
         for subject, atom in ((s, a) for s in ordered for a in atoms):
-            # On other ports an edit can only take away, by isolating who was open: that shows with any far end.
+            # On other ports an edit can only isolate who was open: that shows with any far end, and at the own node.
             here = far if whole or relevant is None else relevant if atom == atoms[0] else few
+            if here is few and isinstance(subject, Pod):
+                here = list(dict.fromkeys([*few, *(each for each in nodes if each[0].name == subject.node)]))
             if work and work + len(here) > _MOST_ASKED:
                 self.found.exact = False
                 break

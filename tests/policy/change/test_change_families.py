@@ -490,3 +490,35 @@ def test_a_port_under_a_default_policy_gets_a_server_that_keeps_the_default() ->
     assert best.objects[2]["spec"]["accessPolicy"] == "all-authenticated"
     batch = Question(PodName("shop", "batch"), DB, 5432)
     assert ask(one(*world, *best.objects), batch).verdict is Verdict.ALLOWED  # as before
+
+
+def test_at_a_waypoint_the_policy_of_its_own_has_the_same_target() -> None:
+    ambient = {"labels": {"istio.io/dataplane-mode": "ambient"}}
+    spaces = [
+        namespace("shop", istio_io__dataplane_mode="ambient"),
+        namespace("data", istio_io__dataplane_mode="ambient"),
+    ]
+    for space in spaces:
+        space["metadata"]["labels"] = dict(ambient["labels"])
+    sql = service("data", "sql", {"app": "db"}, [{"port": 5432}])
+    sql["metadata"]["labels"] = {"istio.io/use-waypoint": "wp"}
+    target = [{"kind": "Service", "group": "", "name": "sql"}]
+    policy = authorization("sql", {"targetRefs": target, "action": "ALLOW", "rules": []})
+    pods = [o for o in meshed() if o["kind"] == "Pod"]
+    question = Question(WEB, ServiceName("data", "sql"), 5432, http=Http("GET", "/rows"))
+    side = holds([*spaces, *pods, sql, policy], question)
+    assert all(o.object["spec"]["targetRefs"] == target for o in side.options)
+    operation = side.options[0].object["spec"]["rules"][-1]["to"][0]["operation"]
+    assert operation == {"ports": ["5432"], "methods": ["GET"], "paths": ["/rows"]}
+
+
+def test_a_host_policy_of_cilium_gets_the_rule_and_no_policy_of_pods() -> None:
+    config = obj("v1", "ConfigMap", "kube-system", "cilium-config", None)
+    config["data"] = {"cluster-name": "a", "enable-host-firewall": "true"}
+    nodes = [node("n1", "172.16.0.1", role="edge"), node("n2", "172.16.0.2")]
+    spec = {"nodeSelector": {"matchLabels": {"role": "edge"}}, "ingress": [{"fromEntities": ["cluster"]}]}
+    world = [*PODS, *nodes, config, ccnp("host", spec)]
+    side = holds(world, Question(Address(parse_ip("192.0.2.7")), NodeName("n1"), 443), cni="cilium")
+    assert [o.object["kind"] for o in side.options] == ["CiliumClusterwideNetworkPolicy"]
+    assert side.options[0].object["spec"]["ingress"][-1]["fromCIDR"] == ["192.0.2.7/32"]
+    assert side.options[0].opens == 0 and side.options[0].addresses == 0

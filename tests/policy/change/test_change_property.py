@@ -18,11 +18,12 @@ from policy_build import one
 
 from mcdoctor.policy import opened, smallest
 from mcdoctor.policy.addresses import parse_ip
-from mcdoctor.policy.engine import Engine
+from mcdoctor.policy.engine import Engine, load
 from mcdoctor.policy.path import ask
 from mcdoctor.policy.question import Address, Http, NodeName, PodName, Question
 from mcdoctor.policy.smallest import Suggestion, suggest
 from mcdoctor.policy.verdict import Direction, Verdict
+from mcdoctor.policy.world import ClusterInput
 
 RANK = {Verdict.DENIED: 0, Verdict.UNKNOWN: 1, Verdict.CONDITIONAL: 1, Verdict.ALLOWED: 2}
 OUTSIDE = ("192.0.2.7", "198.51.100.9", "203.0.113.5")
@@ -205,3 +206,51 @@ def test_junk_anywhere_never_raises_while_a_change_is_sought(flavour: str, seed:
         question = denied(engine, rng, http)
         if question is not None:
             suggest(engine, ask(engine, question))
+
+
+def moved(objects: list[Raw]) -> list[Raw]:
+    """The same world on other addresses: 10.1.x instead of 10.0.x, 172.17.x instead of 172.16.x."""
+    text = json.dumps(objects).replace('"10.0.0.', '"10.1.0.').replace('"172.16.', '"172.17.')
+    return [raw for raw in json.loads(text) if isinstance(raw, dict)]
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    flavours=st.tuples(st.sampled_from(FLAVOURS), st.sampled_from(FLAVOURS)),
+    via=st.sampled_from(("flat", "clustermesh", "globalnet", None)),
+    seed=st.integers(0, 10**9),
+)
+def test_changes_on_both_sides_of_two_clusters(flavours: tuple[str, str], via: str | None, seed: int) -> None:
+    rng = random.Random(seed)
+    worlds = [world(rng, flavour) for flavour in flavours]
+    objects = {"a": worlds[0][0], "b": moved(worlds[1][0])}
+
+    def build(changed: dict[str, list[Raw]]) -> Engine:
+        return load(
+            [
+                ClusterInput(n, with_objects(objects[n], changed.get(n, [])), cni=w[1])
+                for n, w in zip("ab", worlds, strict=True)
+            ]
+        )
+
+    engine = build({})
+    here, there = ([(p.namespace, p.name) for p in engine.world.clusters[n].pods.values()] for n in "ab")
+    for _ in range(12):
+        source, destination = PodName(*rng.choice(here), "a"), PodName(*rng.choice(there), "b")
+        question = Question(source, destination, rng.choice((80, 8080)), via=via)
+        answer = ask(engine, question)
+        if answer.verdict is not Verdict.DENIED:
+            continue
+        suggestion = suggest(engine, answer)
+        assert suggestion is not None
+        if not all(side.options for side in suggestion.sides):
+            continue
+        assert suggestion.verdict is not Verdict.DENIED
+        changed: dict[str, list[Raw]] = {}
+        for side in suggestion.sides:
+            earlier = changed.get(side.cluster, [])
+            changed[side.cluster] = with_objects(earlier, list(side.options[0].objects))
+        rebuilt = build(changed)
+        assert not [r for r in rebuilt.refusals if r.fatal]
+        assert ask(rebuilt, question).verdict is suggestion.verdict
+        return
