@@ -40,6 +40,8 @@ _BALANCERS = re.compile(
     r"awselb|cloudfront|cloudflare|google frontend|gws|bigip|haproxy|azure|varnish|squid|akamai", re.I
 )
 
+_SAID = 240  # Envoy may add why its connection failed, which begins after 105 characters
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
@@ -121,7 +123,7 @@ def _read(
         return Answer(ending="forward-proxy", status=status, by=via, error=body[:120], ms=ms)
     code = status or 0
     ending: Ending = "proxy-5xx" if code >= 500 or grpc else "proxy-4xx" if code >= 400 else "proxy-other"
-    return Answer(ending=ending, status=status, by=proxy, flags=flags, error=body[:120], ms=ms)
+    return Answer(ending=ending, status=status, by=proxy, flags=flags, error=body[:_SAID], ms=ms)
 
 
 def _broken(result: str, error: str) -> Ending:
@@ -169,10 +171,9 @@ def _proxy(
     if grpc == 14 and not body and "x-envoy-upstream-service-time" not in headers and "envoy" in server:
         return server
     if "envoy" in server:
-        # Envoy adds this header to what an upstream sent; without it the answer is Envoy's own.
-        if "x-envoy-upstream-service-time" not in headers and (failing or 300 <= status < 400):
-            return server
-        return server if status in (502, 503, 504) and not body else None
+        # Envoy adds this header to what an upstream sent, be it empty; without it the answer is Envoy's own.
+        own = "x-envoy-upstream-service-time" not in headers and (failing or 300 <= status < 400)
+        return server if own else None
     if status in (502, 504):
         return server or headers.get("via") or "a gateway"
     if failing and _BALANCERS.search(server):
