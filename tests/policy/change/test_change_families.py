@@ -493,13 +493,9 @@ def test_a_port_under_a_default_policy_gets_a_server_that_keeps_the_default() ->
 
 
 def test_at_a_waypoint_the_policy_of_its_own_has_the_same_target() -> None:
-    ambient = {"labels": {"istio.io/dataplane-mode": "ambient"}}
-    spaces = [
-        namespace("shop", istio_io__dataplane_mode="ambient"),
-        namespace("data", istio_io__dataplane_mode="ambient"),
-    ]
+    spaces = [namespace("shop"), namespace("data")]
     for space in spaces:
-        space["metadata"]["labels"] = dict(ambient["labels"])
+        space["metadata"]["labels"] = {"istio.io/dataplane-mode": "ambient"}
     sql = service("data", "sql", {"app": "db"}, [{"port": 5432}])
     sql["metadata"]["labels"] = {"istio.io/use-waypoint": "wp"}
     target = [{"kind": "Service", "group": "", "name": "sql"}]
