@@ -133,11 +133,11 @@ def _changes(world: Engine, answer: Answer) -> dict[Direction, dict[str, str | i
         return {}
     return {
         side.direction: {
-            "change": to_yaml(side.options[0].object),
+            "change": to_yaml(*side.options[0].objects),
             "change_text": side.options[0].text,
             "opens": side.options[0].opens,
         }
-        for side in suggestion.sides
+        for side in reversed(suggestion.sides)  # of several endpoints the first
         if side.options
     }
 
