@@ -32,7 +32,7 @@ class Cost:
 
 
 def cost(command: list[str], rounds: int = 5, accepted: tuple[int, ...] = (0,)) -> Cost:
-    """What a command costs, byte code made before where it runs more than once; an exit code that is not accepted is an error."""
+    """What a command costs, byte code made before where it runs more than once. Another exit code is an error."""
     cpu, wall = [], []
     if rounds > 1:
         subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
