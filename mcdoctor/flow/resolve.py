@@ -69,7 +69,7 @@ def resolve(request: FlowRequest, facts: Facts) -> Flow:
     here = request.source_cluster
     there = request.destination_cluster or here
     source = _source(request, facts)
-    if not source.pods:
+    if not source.pods and _none_runs(facts, source):
         notes.append(_note("source-has-no-running-pod", str(source), workload=str(source), cluster=here))
     known = {str(o.namespace) for o in facts.objects(kinds.SERVICE)} | {
         str(o.namespace) for o in facts.objects(kinds.POD)
@@ -138,6 +138,14 @@ def _source(request: FlowRequest, facts: Facts) -> Workload:
         name=chosen.name,
         pods=pods_of(facts, chosen),
     )
+
+
+def _none_runs(facts: Facts, source: Workload) -> bool:
+    """The workload has no pod: all pods there are known, or the workload itself counts none."""
+    if facts.complete(kinds.POD, source.cluster, source.namespace):
+        return True
+    found = facts.object(source.kind, source.cluster, source.namespace, source.name)
+    return found is not None and 0 in (found.spec.get("replicas"), found.status.get("replicas"))
 
 
 def _named(
@@ -291,7 +299,10 @@ def _missing(
         return
     args = {"name": name, "namespace": namespace, "here": here, "there": there}
     subject = f"{kinds.SERVICE} {namespace}/{name}"
-    if remote is not None and local is None and imported is None and facts.absent(kinds.SERVICE, here, namespace, name):
+    exports = any(facts.object(k, there, namespace, name) for k in (kinds.SERVICE_EXPORT, kinds.LIGHTHOUSE_EXPORT))
+    may_be_imported = exports and not _no_import(facts, here, namespace, name)  # it would stand in the Service's place
+    unknown_here = local is None and imported is None and facts.absent(kinds.SERVICE, here, namespace, name)
+    if remote is not None and unknown_here and not may_be_imported:
         if facts.absent(kinds.NAMESPACE, here, None, namespace):
             notes.append(_note("destination-namespace-missing-here", f"Namespace {namespace}", **args))
         notes.append(_note("destination-missing-here", subject, **args))
@@ -309,6 +320,10 @@ def _missing(
     if local is not None and remote is not None and interconnect.is_global(local) != interconnect.is_global(remote):
         side = there if interconnect.is_global(local) else here
         notes.append(_note("destination-not-global", subject, side=side, **args))
+
+
+def _no_import(facts: Facts, cluster: str, namespace: str, name: str) -> bool:
+    return any(facts.absent(k, cluster, namespace, name) for k in (kinds.SERVICE_IMPORT, kinds.LIGHTHOUSE_IMPORT))
 
 
 def _pod_destination(flow: Flow, target: Target, facts: Facts, namespace: str | None, port: str | None) -> Flow | None:
