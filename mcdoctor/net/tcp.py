@@ -102,7 +102,7 @@ def connect(address: str, port: int, timeout: float, max_segment: int | None = N
                 ms = wire.ms_since(start)
                 sock.close()
                 return Connection("timeout", ms, source=source)
-            number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            number = wire.connect_error(sock)
         ms = wire.ms_since(start)
         if number == 0:
             sock.setblocking(True)

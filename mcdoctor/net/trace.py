@@ -138,8 +138,10 @@ def _collect(batch: list[_Hop], address: str, end: float) -> None:
             if descriptor not in waiting:  # let go since poll saw it
                 continue
             one = waiting[descriptor]
-            failed = one.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            opened = one.sock.type == socket.SOCK_STREAM and not failed and bool(events & select.POLLOUT)
+            stream = one.sock.type == socket.SOCK_STREAM
+            ended = bool(events & select.POLLOUT) and stream
+            failed = wire.connect_error(one.sock) if ended else one.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            opened = ended and not failed
             _look(one, address, failed, opened)
             if one.hop is not None:
                 poller.unregister(descriptor)

@@ -268,6 +268,22 @@ def icmp_name(icmp: IcmpError, v6: bool) -> str:
     return _ICMP.get((v6, icmp.type, icmp.code), f"{icmp.type}/{icmp.code}")
 
 
+def connect_error(sock: socket.socket) -> int:
+    """How a connect that has ended went: an errno, 0 for open.
+
+    An ICMP error that comes on another processor closes the socket a moment before its error can be read: a socket
+    without error and without peer has failed too, and its error follows (ENOTCONN where it does not).
+    """
+    number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if number:
+        return number
+    try:
+        sock.getpeername()
+    except OSError as error:
+        return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or error.errno or errno.ENOTCONN
+    return 0
+
+
 def errno_name(number: int | None) -> str | None:
     return errno.errorcode.get(number, str(number)) if number else None
 

@@ -33,7 +33,11 @@ IP_MTU_DISCOVER, IP_RECVERR, MSG_ERRQUEUE, SIOCOUTQ = 10, 11, 0x2000, 0x5411
 def connect(address, port, timeout=2.0):
     started = time.monotonic()
     try:
-        with socket.create_connection((address, port), timeout):
+        with socket.create_connection((address, port), timeout) as sock:
+            try:
+                sock.getpeername()
+            except OSError:  # an ICMP error closed it on another processor; what it was comes a moment later
+                raise OSError(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), "connect") from None
             return "open", time.monotonic() - started
     except OSError as error:
         name = errno.errorcode[error.errno] if error.errno else "silent"

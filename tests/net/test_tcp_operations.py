@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import select
 import socket
 import struct
 import time
@@ -55,6 +56,18 @@ def test_a_closing_server_is_open(ask: Ask, serve: Start) -> None:
 def test_refused_is_a_reset_to_the_syn(ask: Ask) -> None:
     fact = connect(ask, closed_port())
     assert (fact.result, fact.error, fact.icmp) == ("refused", "ECONNREFUSED", None)
+
+
+def test_a_socket_without_error_and_without_peer_is_not_open(serve: Start) -> None:
+    """As it looks for a moment when an ICMP error is handled on another processor."""
+    with socket.socket() as sock:
+        sock.setblocking(False)
+        if sock.connect_ex(("127.0.0.1", closed_port())) == errno.EINPROGRESS:
+            select.select([], [sock], [], 2)
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED  # and forgotten by that
+        assert wire.connect_error(sock) == errno.ENOTCONN
+    with socket.create_connection(("127.0.0.1", serve(silent).port), 2) as sock:
+        assert wire.connect_error(sock) == 0
 
 
 def test_accepted_and_reset_at_once_is_reset(ask: Ask, serve: Start, reset: Start) -> None:
