@@ -29,7 +29,7 @@ from mcdoctor.policy.near.conditions import (
     path_in,
     peer_ip,
     ports_text,
-    remote_selector,
+    selected,
     selector_fails,
 )
 from mcdoctor.policy.near.kubernetes import namespace_fails
@@ -151,17 +151,7 @@ def _peer(world: World, raw: Raw, path: Path, packet: Packet) -> Fails | None:
     by_address = (
         () if ip is None or packet.direction is Direction.INGRESS else (Edit(path, {"networks": [address(ip)]}),)
     )
-    if client is not None:
-        fails = _selectors(world, raw, path, client, packet)
-        return ([remote_selector(client, end, by_address)], fails[1]) if not fails[0] else None
-    if not isinstance(end, Pod) or end.cluster != packet.cluster:
-        return None
-    fails = _selectors(world, raw, path, end, packet)
-    if not end.host_network:
-        return fails
-    en = f"the selectors fit {end}, but it is on the host network and counts as its node"
-    ko = f"selector는 {end}에 맞지만 host network를 쓰므로 노드로 취급됩니다"
-    return ([Condition(en, ko, by_address)], fails[1]) if not fails[0] else None
+    return selected(packet, end, client, by_address, lambda pod: _selectors(world, raw, path, pod, packet))
 
 
 def _names(raw: Raw, place: Path, end: object) -> Fails | None:

@@ -44,7 +44,7 @@ from mcdoctor.policy.near.conditions import (
     outside,
     path_in,
     ports_text,
-    remote_selector,
+    selected,
     traffic_of,
 )
 from mcdoctor.policy.ports import NamedPort, PortRange
@@ -339,18 +339,8 @@ def _selected(
     if ips:
         gone = tuple(Edit((*path, name), gone=True) for name in names if at(raw, (*path, name)) is not None)
         by_address = (*append(raw, (*path, "nets"), address(ips[0])), *gone)
-    client = hidden(family.place.index.world, packet)
-    if client is not None and end is packet.peer:
-        fails = _of_pod(family, policy, raw, path, client)
-        return ([remote_selector(client, end, by_address)], fails[1]) if not fails[0] else None
-    if not isinstance(end, Pod) or end.cluster != packet.cluster:
-        return None
-    fails = _of_pod(family, policy, raw, path, end)
-    if not end.host_network:
-        return fails
-    en = f"the selectors fit {end}, but it is on the host network: Calico knows it as its node"
-    ko = f"selector는 {end}에 맞지만 host network를 쓰므로 Calico는 노드로 취급합니다"
-    return ([Condition(en, ko, by_address)], fails[1]) if not fails[0] else None
+    client = hidden(family.place.index.world, packet) if end is packet.peer else None
+    return selected(packet, end, client, by_address, lambda pod: _of_pod(family, policy, raw, path, pod))
 
 
 def _of_pod(family: Calico, policy: Policy, raw: Raw, path: Path, pod: Pod) -> Fails:

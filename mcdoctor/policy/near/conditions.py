@@ -6,7 +6,7 @@ it proposes, the engine disposes: whether a change helps is asked by evaluating 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -194,6 +194,27 @@ def remote_selector(pod: Pod, end: End, edits: tuple[Edit, ...]) -> Condition:
         "selector는 다른 클러스터의 pod와 일치하지 않습니다",
         edits,
     )
+
+
+def selected(
+    packet: Packet, end: End, client: Pod | None, by_address: tuple[Edit, ...], fails_of: Callable[[Pod], Fails | None]
+) -> Fails | None:
+    """What fails of selectors for an end; None where they cannot mean it.
+
+    `client`: the pod behind an address that hides it; `fails_of`: what fails of the selectors for a pod; `by_address`:
+    the edits that admit the address instead, for ends that selectors never match.
+    """
+    if client is not None:
+        fails = fails_of(client)
+        return None if fails is None or fails[0] else ([remote_selector(client, end, by_address)], fails[1])
+    if not isinstance(end, Pod) or end.cluster != packet.cluster:
+        return None
+    fails = fails_of(end)
+    if not end.host_network or fails is None:
+        return fails
+    en = f"the selectors fit {end}, but it is on the host network and counts as its node"
+    ko = f"selector는 {end}에 맞지만 host network를 쓰므로 노드로 취급됩니다"
+    return None if fails[0] else ([Condition(en, ko, by_address)], fails[1])
 
 
 def wrong_value(who: str, key: str, value: str | None, wanted: str) -> tuple[str, str]:

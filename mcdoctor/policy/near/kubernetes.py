@@ -24,7 +24,7 @@ from mcdoctor.policy.near.conditions import (
     path_in,
     peer_ip,
     ports_text,
-    remote_selector,
+    selected,
     selector_fails,
 )
 from mcdoctor.policy.ports import TRANSPORTS
@@ -78,19 +78,10 @@ def _peer(world: World, family: Kubernetes, policy: Policy, peer: Peer, packet: 
         case BlockPeer():
             return _block(family, raw, path, peer, packet)
         case PodPeer():
-            end = packet.peer
-            client = hidden(world, packet)
-            if client is not None:
-                fails = _selectors(world, policy, raw, path, client)
-                return ([remote_selector(client, end, by_address)], fails[1]) if not fails[0] else None
-            if not isinstance(end, Pod) or end.cluster != packet.cluster:
-                return None
-            fails = _selectors(world, policy, raw, path, end)
-            if not end.host_network:
-                return fails
-            en = f"the selectors fit {end}, but it is on the host network and counts as its node"
-            ko = f"selector는 {end}에 맞지만 host network를 쓰므로 노드로 취급됩니다"
-            return ([Condition(en, ko, by_address)], fails[1]) if not fails[0] else None
+            return selected(
+                packet, packet.peer, hidden(world, packet), by_address,
+                lambda pod: _selectors(world, policy, raw, path, pod),
+            )  # fmt: skip
 
 
 def _block(family: Kubernetes, raw: Raw, path: Path, peer: BlockPeer, packet: Packet) -> Fails | None:
