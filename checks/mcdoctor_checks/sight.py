@@ -104,6 +104,19 @@ def capturing(facts: Facts, vantage: Vantage, *, denied: bool = False) -> str | 
     return None
 
 
+def source_proxy(facts: Facts) -> str | None:
+    """The proxy that captures the source: by its pods, and by what its probes say where the pods were not read."""
+    flow = facts.flow
+    pods = flow.source.pods if flow.source else ()
+    if found := next((p.proxy for p in pods if p.proxy), None):
+        return found
+    for fact in facts:
+        seen = fact.by or "a local proxy" if isinstance(fact, Interception) and fact.captured else fact.vantage.captured
+        if seen and place(flow, fact.vantage) == "source":
+            return seen
+    return None
+
+
 def _same_place(one: Vantage, other: Vantage) -> bool:
     return (one.cluster, one.namespace, one.pod, one.node, one.host) == (
         other.cluster,

@@ -22,6 +22,15 @@ def is_mirror(service: KubeObject) -> bool:
     return service.labels.get(_MIRRORED) == "true"
 
 
+_GLOBALNET = ("GlobalIngressIP.submariner.io", "ClusterGlobalEgressIP.submariner.io", "GlobalEgressIP.submariner.io")
+
+
+def globalnet(facts: Facts) -> bool:
+    """Submariner's Globalnet translates between the clusters: by a cluster's global range, or by addresses of it."""
+    ranges = any(sequence(c.spec.get("global_cidr")) for c in facts.objects(kinds.SUBMARINER_CLUSTER))
+    return ranges or any(facts.objects(kind) for kind in _GLOBALNET)
+
+
 def layers(facts: Facts, flow: Flow) -> tuple[Layer, ...]:
     """Every layer that the objects show for this flow, naming first; `plain` where nothing else names the service."""
     naming = list(_naming(facts, flow))
@@ -127,9 +136,8 @@ def _l3(facts: Facts, flow: Flow) -> list[Layer]:
         return found
     gateways = [o for kind in (kinds.SUBMARINER_GATEWAY, kinds.SUBMARINER_ENDPOINT) for o in facts.objects(kind)]
     if gateways:
-        globalnet = any(sequence(c.spec.get("global_cidr")) for c in facts.objects(kinds.SUBMARINER_CLUSTER))
         backends = sorted({str(o.spec["backend"]) for o in gateways if o.spec.get("backend")})
-        mode = "+".join([*backends, *(["globalnet"] if globalnet else [])]) or None
+        mode = "+".join([*backends, *(["globalnet"] if globalnet(facts) else [])]) or None
         evidence = tuple(f"{o.subject} in {o.cluster}" for o in gateways[:4])
         found.append(Layer(layer="l3", system="submariner", mode=mode, evidence=evidence))
     meshed = []

@@ -207,7 +207,7 @@ def _object_destination(flow: Flow, request: FlowRequest, target: Target, facts:
     remote_port = _with_port(facts, remote, port)
     if local is not None and imported is None:
         host = f"{local.name}.{namespace}.svc.{flow.cluster_domain}"
-    elif imported is not None and local is None:
+    elif local is None and (imported is not None or _may_be_imported(facts, here, there, namespace, target.name)):
         host = f"{target.name}.{namespace}.svc.clusterset.local"
     else:
         host = f"{target.name}.{namespace}.svc.{flow.cluster_domain}"
@@ -299,10 +299,9 @@ def _missing(
         return
     args = {"name": name, "namespace": namespace, "here": here, "there": there}
     subject = f"{kinds.SERVICE} {namespace}/{name}"
-    exports = any(facts.object(k, there, namespace, name) for k in (kinds.SERVICE_EXPORT, kinds.LIGHTHOUSE_EXPORT))
-    may_be_imported = exports and not _no_import(facts, here, namespace, name)  # it would stand in the Service's place
+    stands_in = _may_be_imported(facts, here, there, namespace, name) or _may_be_mirrored(facts, here, remote)
     unknown_here = local is None and imported is None and facts.absent(kinds.SERVICE, here, namespace, name)
-    if remote is not None and unknown_here and not may_be_imported:
+    if remote is not None and unknown_here and not stands_in:
         if facts.absent(kinds.NAMESPACE, here, None, namespace):
             notes.append(_note("destination-namespace-missing-here", f"Namespace {namespace}", **args))
         notes.append(_note("destination-missing-here", subject, **args))
@@ -322,8 +321,21 @@ def _missing(
         notes.append(_note("destination-not-global", subject, side=side, **args))
 
 
-def _no_import(facts: Facts, cluster: str, namespace: str, name: str) -> bool:
-    return any(facts.absent(k, cluster, namespace, name) for k in (kinds.SERVICE_IMPORT, kinds.LIGHTHOUSE_IMPORT))
+_IMPORTS = ((kinds.SERVICE_EXPORT, kinds.SERVICE_IMPORT), (kinds.LIGHTHOUSE_EXPORT, kinds.LIGHTHOUSE_IMPORT))
+
+
+def _may_be_imported(facts: Facts, here: str, there: str, namespace: str, name: str) -> bool:
+    """It is exported there, and whether it was imported here was not seen: then the import stands for the Service."""
+    return any(
+        facts.object(export, there, namespace, name) is not None and not facts.absent(imported, here, namespace, name)
+        for export, imported in _IMPORTS
+    )
+
+
+def _may_be_mirrored(facts: Facts, here: str, remote: KubeObject | None) -> bool:
+    """It is marked for a service mirror there, and the Link here that would fetch it was not seen."""
+    marked = remote is not None and any(label.startswith("mirror.linkerd.io/") for label in remote.labels)
+    return marked and not facts.objects(kinds.LINK, here) and not facts.complete(kinds.LINK, here)
 
 
 def _pod_destination(flow: Flow, target: Target, facts: Facts, namespace: str | None, port: str | None) -> Flow | None:

@@ -11,6 +11,7 @@ from mcdoctor.models.collection import Facts
 from mcdoctor.models.facts import KubeObject
 from mcdoctor.models.flow import Flow
 from mcdoctor_checks.reading import canonical, family, fields, items, number, selected, strings, text, texts, when
+from mcdoctor_checks.sight import source_proxy
 
 STUCK = "stopped container"
 SLICE = "EndpointSlice.discovery.k8s.io"
@@ -100,7 +101,8 @@ def _side(facts: Facts, cluster: str, namespace: str, name: str, *, destination:
     merged = False
     if service is not None and not destination and facts.flow.crosses_clusters:
         annotations, labels = strings(service.annotations), strings(service.labels)
-        captured = any(p.proxy for p in facts.flow.source.pods) if facts.flow.source else False
+        pods = facts.flow.source.pods if facts.flow.source else ()
+        captured = not pods or source_proxy(facts) is not None  # pods not seen: a proxy may be in them
         layered = any(layer.layer == "l7" for layer in facts.flow.interconnect)
         merged = (
             captured

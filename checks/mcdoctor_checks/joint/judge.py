@@ -8,7 +8,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 from mcdoctor.flow import kinds
-from mcdoctor.flow.interconnect import is_global, is_mirror
+from mcdoctor.flow.interconnect import globalnet, is_global, is_mirror
 from mcdoctor.flow.objects import matches
 from mcdoctor.models.collection import Facts
 from mcdoctor.models.facts import Fact, KubeObject, Listed, LogLine, Metric, TcpConnect
@@ -242,7 +242,7 @@ def _announced(facts: Facts) -> Iterable[Finding]:
         if str(endpoint.spec.get("cluster_id")) != flow.destination_cluster or not pods:
             continue
         ranges = [str(r) for r in items(endpoint.spec.get("subnets"))]
-        if ranges and not any(_inside(p, r) for p in pods for r in ranges) and not _has_global(facts):
+        if ranges and not any(_inside(p, r) for p in pods for r in ranges) and not globalnet(facts):
             yield found(
                 "announced-ranges-miss-pods",
                 Hop.CONTROL_PLANE,
@@ -252,10 +252,6 @@ def _announced(facts: Facts) -> Iterable[Finding]:
                 pod=pods[0],
             )
             return
-
-
-def _has_global(facts: Facts) -> bool:
-    return any(items(c.spec.get("global_cidr")) for c in facts.objects(kinds.SUBMARINER_CLUSTER))
 
 
 def _inside(address: str, block: str) -> bool:

@@ -11,7 +11,16 @@ from urllib.parse import urlsplit
 from mcdoctor.models.collection import Facts
 from mcdoctor.models.facts import HttpRequest, HttpSample, HttpSeries
 from mcdoctor.models.flow import RungLabel
-from mcdoctor_checks.sight import address_book, bypasses, is_address, name_addresses, place, rung_of, split_host_port
+from mcdoctor_checks.sight import (
+    address_book,
+    bypasses,
+    is_address,
+    name_addresses,
+    place,
+    rung_of,
+    source_proxy,
+    split_host_port,
+)
 
 Ending = Literal[
     "application", "proxy-5xx", "proxy-4xx", "proxy-other", "forward-proxy", "plain-on-tls", "times-out", "refused",
@@ -261,8 +270,7 @@ def _counts(facts: Facts, fact: HttpRequest | HttpSeries) -> bool:
 
 
 def _has_proxy(facts: Facts) -> bool:
-    pods = facts.flow.source.pods if facts.flow.source else ()
-    return any(p.proxy for p in pods)
+    return source_proxy(facts) is not None
 
 
 def front_requests(facts: Facts) -> tuple[list[HttpRequest], list[HttpSeries]]:
