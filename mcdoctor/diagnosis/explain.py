@@ -64,7 +64,7 @@ def verdict(ran: Sequence[Ran], facts: Iterable[Fact] = (), flow: Flow | None = 
     )
     if not errors:
         alike = beside(ran, flow) is None or _treated_alike(ran, flow)
-        return Verdict.HEALTHY if through and alike else Verdict.INCONCLUSIVE
+        return Verdict.HEALTHY if through and alike and not _some_hang(ran) else Verdict.INCONCLUSIVE
     if through:
         cut_off = (_name_fails(errors) and _nameless(facts)) or _always_another(errors) or _shut_in(errors)
         return Verdict.BROKEN if cut_off else Verdict.DEGRADED
@@ -104,6 +104,12 @@ def _name_fails(errors: Sequence[Finding]) -> bool:
 def _always_another(errors: Sequence[Finding]) -> bool:
     """True when every answer came from somebody else: the destination itself was never reached."""
     return any(f.symptom is Symptom.WRONG_DESTINATION and "failed" in f.args and not _partial(f) for f in errors)
+
+
+def _some_hang(ran: Sequence[Ran]) -> bool:
+    """True when some of the source's own requests never end, though nothing tells how large they are."""
+    doubts = [f for r in ran for f in findings(r.outcome) if f.severity is Severity.WARNING]
+    return any(f.symptom is Symptom.LARGE_PAYLOAD_HANG for f in doubts)
 
 
 def _shut_in(errors: Sequence[Finding]) -> bool:
