@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from mcdoctor.models.collection import Facts
 from mcdoctor.models.facts import HttpRequest, HttpSample, HttpSeries
-from mcdoctor.models.flow import RungLabel
+from mcdoctor.models.flow import Flow, RungLabel
 from mcdoctor_checks.sight import (
     address_book,
     bypasses,
@@ -213,10 +213,17 @@ def target(facts: Facts, url: str, address: str | None) -> RungLabel | None:
             label = rung_of(facts, dialled, at if at is not None else port)
             if named and _led_there(facts, dialled, label):
                 return "name" if _same_port(flow.port, port) else "neighbour"
-            return label
+            return None if label == "gateway" and not named and _of_another(flow, host) else label
     if named:
         return "name" if _same_port(flow.port, port) else "neighbour"
     return rung_of(facts, host, port) if host else None
+
+
+def _of_another(flow: Flow, host: str) -> bool:
+    """A Service's name that is not the destination's: behind a gateway stand many."""
+    name, _, rest = host.partition(".")
+    namespace, _, kind = rest.partition(".")
+    return kind.startswith("svc.") and (namespace != flow.namespace or not name.startswith(flow.name))
 
 
 def _led_there(facts: Facts, dialled: str, label: RungLabel | None) -> bool:
