@@ -38,15 +38,16 @@ def judge_steady(facts: Facts) -> Outcome:
     if facts.flow.host is None:
         return Skipped(NO_NAME)
     seen = view(facts)
-    groups = _groups(seen, seen.host)
+    names = dict.fromkeys((seen.host, seen.target))  # an alias is looked up as often as the name it stands for
+    groups = [looks for name in names for looks in _groups(seen, name).values()]
     libc = [
         k for k in seen.through_libc() if k.type == "A"
     ] or seen.through_libc()  # one question: A and AAAA may differ
-    repeated = [g for g in (*groups.values(), libc) if len(g) > 1]
+    repeated = [g for g in (*groups, libc) if len(g) > 1]
     if not repeated:
         return Unknown(why_blind(facts) if not seen.looks else "the name was asked only once", None)
     problems: list[Finding] = []
-    for looks in groups.values():
+    for looks in groups:
         problems += _mixed(seen, looks)
     problems += _mixed(seen, libc) if len(libc) > 1 and not problems else ()
     problems += _steps(seen, [k for k in seen.looks if k.name == seen.host or k in libc])

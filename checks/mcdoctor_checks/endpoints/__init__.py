@@ -1,7 +1,7 @@
 """Room endpoints: the Service, the pods behind it, its ports and its EndpointSlices, on both sides."""
 
 from mcdoctor.check import Check
-from mcdoctor.models.facts import KubeObject, Listed, Listener
+from mcdoctor.models.facts import KubeObject, Listed, Listener, TcpConnect
 from mcdoctor_checks.endpoints.judge import (
     judge_endpoints,
     judge_local,
@@ -101,12 +101,13 @@ ports_resolve = Check(
     id="endpoints-ports-resolve",
     title="the Service's port leads to a port of the pods",
     judge=judge_ports,
-    uses=(KubeObject, Listed, Listener),
+    uses=(KubeObject, Listed, Listener, TcpConnect),
     findings=(
         "target-port-name-unknown", "target-port-name-partial", "target-port-undeclared",
         "endpoints-lack-port",
         "endpoints-manual-lack-port",
         "endpoints-port-differs",
+        "endpoints-headless-port-differs",
         "target-port-not-served",
     ),
     doc=f"""

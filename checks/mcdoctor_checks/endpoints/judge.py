@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from mcdoctor.flow.interconnect import is_mirror
 from mcdoctor.models.collection import Facts
-from mcdoctor.models.facts import Fact, KubeObject, Listener
+from mcdoctor.models.facts import Fact, KubeObject, Listener, TcpConnect
 from mcdoctor.models.ids import Hop, Severity, Symptom
 from mcdoctor.models.outcome import Finding, Outcome, Skipped, Unknown
 from mcdoctor_checks.endpoints.facts import (
@@ -50,6 +51,7 @@ from mcdoctor_checks.reading import (
     when,
     whole,
 )
+from mcdoctor_checks.sight import source_proxy
 
 Args = dict[str, str | int | float]
 
@@ -65,9 +67,7 @@ def _severity(side: Side, severity: Severity = Severity.ERROR) -> Severity:
 
 def _symptom(facts: Facts) -> Symptom:
     """What no usable endpoint looks like from the source: a proxy answers 503, kube-proxy refuses."""
-    source = facts.flow.source
-    captured = any(p.proxy for p in source.pods) if source else False
-    return Symptom.SURGE_5XX if captured else Symptom.CONNECTION_REFUSED_OR_RESET
+    return Symptom.SURGE_5XX if source_proxy(facts) else Symptom.CONNECTION_REFUSED_OR_RESET
 
 
 def _seen(facts: Facts) -> tuple[list[Side], list[str], Outcome | None]:
@@ -170,19 +170,17 @@ def _external_name(facts: Facts, side: Side) -> Iterator[Finding]:
         )
     else:
         inside = target.endswith(f".svc.{domain}")
-        if inside:
-            name, _, rest = target.partition(".")
-            namespace = rest.partition(".")[0]
-            if facts.absent("Service", side.cluster, namespace, name):
-                yield Finding(
-                    id="external-name-target-absent",
-                    hop=Hop.DEST_SERVICE,
-                    subject=side.subject,
-                    symptom=Symptom.DNS_PERSISTENT_FAILURE,
-                    args=common,
-                    evidence=(service,),
-                )
-                return
+        chain = _aliases(facts, service, side.cluster, domain)
+        if chain.absent:
+            yield Finding(
+                id="external-name-target-absent",
+                hop=Hop.DEST_SERVICE,
+                subject=side.subject,
+                symptom=Symptom.DNS_PERSISTENT_FAILURE,
+                args={**common, "target": chain.target},
+                evidence=chain.services,
+            )
+            return
         yield Finding(
             id="external-name-in-cluster" if inside else "external-name-alias",
             hop=Hop.DEST_SERVICE,
@@ -191,6 +189,31 @@ def _external_name(facts: Facts, side: Side) -> Iterator[Finding]:
             args=common,
             evidence=(service,),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Chain:
+    """Aliases of this cluster that lead to one another; `absent`: the last one names a Service that does not exist."""
+
+    services: tuple[KubeObject, ...]
+    target: str
+    absent: bool
+
+
+def _aliases(facts: Facts, first: KubeObject, cluster: str, domain: str) -> _Chain:
+    services = [first]
+    while True:
+        target = text(services[-1].spec.get("externalName")).rstrip(".").lower()
+        labels = target.removesuffix(f".svc.{domain}").split(".")
+        if not target.endswith(f".svc.{domain}") or len(labels) < 2:
+            return _Chain(tuple(services), target, False)
+        name, namespace = labels[-2:]  # what stands before them names a pod or a port of the Service
+        if facts.absent("Service", cluster, namespace, name):
+            return _Chain(tuple(services), target, True)
+        following = facts.object("Service", cluster, namespace, name)
+        if following is None or not is_external_name(following) or following in services:
+            return _Chain(tuple(services), target, False)
+        services.append(following)
 
 
 def _port(facts: Facts, side: Side) -> Iterator[Finding]:
@@ -250,7 +273,9 @@ def judge_selector(facts: Facts) -> Outcome:
         if any(s.endpoints for s in slices):
             evidence.append(service)  # pods were not read, and the endpoints show that there are some
             continue
-        if not empty and not whole(facts, "Pod", side.cluster, side.namespace, wanted):
+        counted = any((number(o.status.get("replicas")) or 0) > 0 for o in _owners(facts, side, wanted))
+        all_seen = whole(facts, "Pod", side.cluster, side.namespace, wanted)
+        if not all_seen and (counted or not empty):
             unknown.append(f"pods of {side.namespace} in {side.cluster} were not all seen")
             continue
         if side.merged:  # its endpoints are those of the other cluster: nothing here need match
@@ -574,6 +599,22 @@ def _slice_ports(
             evidence=(service, *objects),
         )
         return
+    numbers = {n for _, n in matching if n is not None}
+    addresses = {e.address for t in filled for e in t.endpoints}
+    refused = [
+        f
+        for f in facts.all(TcpConnect)
+        if f.result == "refused" and f.port == port.port and f.address in addresses and not f.successes
+    ]
+    if is_headless(service) and numbers and port.port not in numbers and refused:
+        yield Finding(
+            id="endpoints-headless-port-differs",
+            hop=Hop.DEST_SERVICE,
+            subject=side.subject,
+            symptom=Symptom.CONNECTION_REFUSED_OR_RESET,
+            args={**common, "number": port.port, "has": shown(str(n) for n in sorted(numbers))},
+            evidence=(service, *objects, *refused[:2]),
+        )
     if not selector(service):
         return  # written by hand: any number may be meant
     wanted = {resolve(p, port) for p in pods} | ({port.target} if isinstance(port.target, int) else set())
@@ -745,7 +786,9 @@ def _family(facts: Facts, side: Side, slices: tuple[Slice, ...]) -> Iterator[Fin
     if not has or not promised or is_headless(service):
         return
     missing = [v for v in promised if v not in has]
-    if not missing:
+    every = whole(facts, SLICE, side.cluster, side.namespace, {"kubernetes.io/service-name": side.name})
+    of_pods = {family(a) for p in pods_of(facts, side) for a in pod_ips(p)}
+    if not missing or not (every or (of_pods and of_pods.isdisjoint(missing))):  # a slice may not have been read
         return
     total = len(missing) == len(promised)
     yield Finding(

@@ -42,7 +42,7 @@ def evaluate(facts: Facts, flow: Flow, pod: Pod, found: tuple[KubeObject, ...]) 
     """Everything that the policies in sight say against the flow, and why they may not settle it ('' when they do)."""
     world = engine(facts, flow)
     problems = [*_ignored(facts, flow, pod, found), *_dns(facts, flow, pod, world), *_upstream(facts, pod, world)]
-    question = data_question(flow, pod)
+    question = data_question(facts, flow, pod)
     if question is None:
         return problems, ""
     answer = path.ask(world, question)

@@ -13,6 +13,7 @@ from mcdoctor.policy.engine import Engine, load
 from mcdoctor.policy.families import FAMILIES
 from mcdoctor.policy.question import Address, PodName, Question, ServiceName
 from mcdoctor.policy.world import ClusterInput, Document
+from mcdoctor_checks.sight import name_addresses
 
 _MESH_GROUPS = ("security.istio.io", "networking.istio.io", "policy.linkerd.io")
 # Without their objects the meshes would still answer, from annotations and ConfigMaps, and wrongly.
@@ -38,15 +39,16 @@ def source_of(pod: Pod) -> PodName:
     return PodName(pod.namespace, pod.name, pod.cluster)
 
 
-def data_question(flow: Flow, pod: Pod) -> Question | None:
+def data_question(facts: Facts, flow: Flow, pod: Pod) -> Question | None:
     """May the source's pod reach the destination's port? None when there is nothing to ask about."""
     end = flow.remote or (flow.local if flow.local and flow.local.type != "ServiceImport" else None)
     if end is not None and end.external_name is None:
         return Question(
             source_of(pod), ServiceName(end.namespace, end.name, end.cluster), end.port or flow.port, _transport(flow)
         )
-    if flow.address and (ip := _ip(flow.address)):
-        return Question(source_of(pod), Address(ip, flow.source_cluster), flow.port, _transport(flow))
+    for text in (flow.address, *name_addresses(facts)):  # an alias leads to the addresses that the source was given
+        if text and (ip := _ip(text)):
+            return Question(source_of(pod), Address(ip, flow.source_cluster), flow.port, _transport(flow))
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -82,8 +83,8 @@ def tally(singles: Iterable[HttpRequest], series: Iterable[HttpSeries], *, warm:
         if answer.status is not None:
             like.setdefault(answer.status, answer)
         tries = max(request.tries or 1, request.successes or 0, 1)
-        if request.successes is None or (answer.proves_path and request.successes >= tries):
-            found.append((answer, tries, request))
+        if request.successes is None or request.successes >= tries:
+            found.append((answer, tries, request))  # all alike: who counts any answer as a success counted this one
             continue
         won = min(tries, max(0, request.successes))
         if won:
@@ -442,7 +443,7 @@ def judge_large(facts: Facts) -> Outcome:
         ]
         if not fits:
             problems.append(_hang("request-hangs-when-large", hung, hung[0].request_bytes or 0, Severity.ERROR))
-    refused = [r for r in large if r.status in (413, 414, 431)]
+    refused = [r for r in large if _says_too_large(r)]
     if refused:
         problems.append(
             Finding(
@@ -462,6 +463,18 @@ def judge_large(facts: Facts) -> Outcome:
     if answered:
         return Passed(tuple(answered[:2]))
     return Skipped("no request of several segments was made")
+
+
+_TOO_LARGE = re.compile(
+    r"(header|cookie|uri|url|entity|body|payload|request line)\b.{0,40}\btoo (large|long|big)", re.I
+)
+
+
+def _says_too_large(request: HttpRequest) -> bool:
+    """By its status, or in words: nginx and others refuse long headers with 400 or a status of their own."""
+    if request.status in (413, 414, 431, 494):
+        return True
+    return request.status in (400, 502) and bool(_TOO_LARGE.search(request.body_start or ""))
 
 
 def _padded(request: HttpRequest) -> bool:

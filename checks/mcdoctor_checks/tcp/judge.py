@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 from mcdoctor.models.collection import Facts
 from mcdoctor.models.facts import Fact, HttpSeries, Interception, TcpConnect, Trace
 from mcdoctor.models.ids import Hop, Severity, Symptom
 from mcdoctor.models.outcome import Finding, Outcome, Passed, Skipped, Unknown, settle
-from mcdoctor_checks.sight import capturing, clear, place, rung_of, veiled_by
+from mcdoctor_checks.sight import capturing, clear, is_address, place, rung_of, split_host_port, veiled_by
 from mcdoctor_checks.tcp.reach import Reach, State, front, group, opens, reaches, together, tries
 
 REACH_FINDINGS = (
@@ -53,7 +54,9 @@ def judge_reach(facts: Facts) -> Outcome:
 def _mesh_goes_elsewhere(facts: Facts, first: list[Reach]) -> bool:
     """A proxy captures the source, and the Service here has nobody behind it: its endpoints are the other cluster's."""
     local, flow = facts.flow.local, facts.flow
-    if local is None or flow.remote is None or not flow.crosses_clusters or any(b.ready for b in local.backends):
+    if local is None or not flow.crosses_clusters or any(b.ready for b in local.backends):
+        return False
+    if flow.remote is None and facts.absent("Service", flow.destination_cluster, flow.namespace, flow.name):
         return False
     own = all(r.address in local.cluster_ips for r in first)
     return own and all(capturing(facts, f.vantage) for r in first for f in r.facts)
@@ -107,7 +110,13 @@ def _of_state(facts: Facts, first: list[Reach], state: State) -> list[Finding]:
         case "open":
             found: list[Finding] = []
             if args["lost"] and len({":" in r.address for r in first}) > 1:
-                found.append(_note("tcp-one-family-fails", Hop.NETWORK, subject, evidence, args))
+                one = _note("tcp-one-family-fails", Hop.NETWORK, subject, evidence, args)
+                # Answered with a refusal or with silence: clients that prefer this family fail, or wait before they
+                # turn to the other. Without a route nothing is sent, and they turn to it at once.
+                mute = [r for r in first if not r.opens]
+                told = mute and all(r.state in ("refused", "silent") for r in mute)
+                symptom = _REFUSED if told and all(r.state == "refused" for r in mute) else _TIMEOUT
+                found.append(replace(one, severity=Severity.ERROR, symptom=symptom) if told else one)
             elif args["lost"]:
                 found.append(_note("tcp-one-try-lost", Hop.NETWORK, subject, evidence, args))
             return found
@@ -355,8 +364,10 @@ def _odd_connects(ladder: list[Reach]) -> list[Finding]:
 # --- repeated SYNs -------------------------------------------------------------------------------------------------
 
 REPEAT_FINDINGS = ("tcp-syn-repeated", "tcp-first-syn-always-lost", "tcp-one-syn-repeated")
-# A kernel repeats a SYN after 1, 3 and 7 s; what comes on top is the round trip.
-_REPEATS = ((990.0, 1600.0), (2990.0, 3700.0), (6990.0, 7900.0))
+# A kernel repeats a SYN after 1, 3, 7, 15, 31 and 63 s; what comes on top is the round trip.
+_REPEATS = (
+    (990.0, 1600.0), (2990.0, 3700.0), (6990.0, 7900.0), (14990.0, 16100.0), (30990.0, 32400.0), (62990.0, 65000.0),
+)  # fmt: skip
 
 
 def _repeated(ms: float, base: float) -> bool:
@@ -380,7 +391,8 @@ def judge_repeats(facts: Facts) -> Outcome:
         late = min(counted, opens(fact)) if counted is not None else int(tries(fact) == 1 and _repeated(fact.ms, base))
         times += [(index < late, fact) for index in range(opens(fact) if counted is not None else 1)]
     for series in facts.all(HttpSeries):
-        if place(facts.flow, series.vantage) not in ("source", "near"):
+        where = place(facts.flow, series.vantage)
+        if where not in ("source", "near") or (where == "near" and _to_a_stranger(facts, series)):
             continue
         answered = [x for x in series.samples if x.result == "response"]
         base = min((x.ms for x in answered), default=1000.0)
@@ -405,8 +417,17 @@ def judge_repeats(facts: Facts) -> Outcome:
                 [_late("tcp-first-syn-always-lost", Severity.ERROR, own, {"late": len(here), "of": len(here)})]
             )
     if len(delayed) >= 2 and len(delayed) / len(times) > 0.1:
-        return settle([_late("tcp-syn-repeated", Severity.WARNING, shown, args)])
+        many = len(delayed) >= 5 and len(times) >= 20  # no chance of a few: clients wait seconds, time and again
+        return settle([_late("tcp-syn-repeated", Severity.ERROR if many else Severity.WARNING, shown, args)])
     return settle([_late("tcp-one-syn-repeated", Severity.NOTE, shown, args)], shown)
+
+
+def _to_a_stranger(facts: Facts, series: HttpSeries) -> bool:
+    """What another pod sent to an address that is not on this flow's way."""
+    address, port = split_host_port(series.address or urlsplit(series.url).netloc)
+    if is_address(address):
+        return rung_of(facts, address, port) is None
+    return bool(facts.flow.name) and not address.startswith(facts.flow.name) and address != facts.flow.host
 
 
 def _late(ident: str, severity: Severity, shown: tuple[Fact, ...], args: dict[str, str | int | float]) -> Finding:

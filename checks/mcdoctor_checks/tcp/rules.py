@@ -28,6 +28,7 @@ from mcdoctor.models.facts import (
 )
 from mcdoctor.models.ids import Hop, Severity, Symptom
 from mcdoctor.models.outcome import Finding, Outcome, Skipped, settle
+from mcdoctor.models.vantage import Vantage
 from mcdoctor_checks.sight import (
     address_book,
     bypasses,
@@ -41,7 +42,7 @@ from mcdoctor_checks.sight import (
     on_path,
     place,
 )
-from mcdoctor_checks.tcp.reach import opens, reaches
+from mcdoctor_checks.tcp.reach import Reach, opens, reaches
 
 Network = IPv4Network | IPv6Network
 Args = dict[str, str | int | float]
@@ -571,7 +572,11 @@ def judge_tunnels(facts: Facts) -> Outcome:
     for gateway in facts.objects("Gateway.submariner.io"):
         if gateway.status.get("haStatus") == "passive":
             continue
-        down = [c for c in maps(gateway.status.get("connections")) if c.get("status") not in (None, "connected")]
+        connections = list(maps(gateway.status.get("connections")))
+        # A link to a third cluster is none of this flow's: left out where the flow's other cluster is among the peers.
+        ends = {facts.flow.source_cluster, facts.flow.destination_cluster} - {gateway.cluster, ""}
+        theirs = [c for c in connections if mapping(c.get("endpoint")).get("cluster_id") in ends]
+        down = [c for c in theirs or connections if c.get("status") not in (None, "connected")]
         if down:
             peer = mapping(down[0].get("endpoint")).get("cluster_id") or "?"
             problems.append(
@@ -960,7 +965,7 @@ def _all_snat_ports(facts: Facts) -> list[Fact]:
 
 # --- listeners -----------------------------------------------------------------------------------------------------
 
-LISTENER_FINDINGS = ("app-listens-on-loopback-only", "app-listens-elsewhere")
+LISTENER_FINDINGS = ("app-listens-on-loopback-only", "app-listens-on-one-family", "app-listens-elsewhere")
 _WILDCARDS = frozenset({"0.0.0.0", "::", "*", "[::]", ""})
 
 
@@ -985,6 +990,20 @@ def judge_listeners(facts: Facts) -> Outcome:
         loopback = [s for s in here if s.address.startswith("127.") or s.address in ("::1", "[::1]")]
         if here and len(loopback) == len(here):
             problems.append(_loopback([listener], here[0].port, here[0].address))
+        elif here and all("." in s.address for s in here) and (mute := _refuses_ipv6(facts, vantage)):
+            problems.append(
+                found(
+                    "app-listens-on-one-family",
+                    Hop.DEST_POD,
+                    [listener, *mute[0].facts],
+                    Severity.ERROR,
+                    Symptom.CONNECTION_REFUSED_OR_RESET,
+                    subject=str(vantage),
+                    port=here[0].port,
+                    bound=here[0].address,
+                    address=mute[0].where,
+                )
+            )
         elif not here and ports and sockets:
             others = ", ".join(sorted({str(s.port) for s in sockets if not s.address.startswith("127.")})[:6])
             problems.append(
@@ -1013,6 +1032,13 @@ def judge_listeners(facts: Facts) -> Outcome:
         looked += inner
         problems.append(_loopback([*inner, *outer[0].facts], inner[0].port, inner[0].address))
     return settled(problems, looked, "the sockets of the destination's pod were not read")
+
+
+def _refuses_ipv6(facts: Facts, vantage: Vantage) -> list[Reach]:
+    """Refusals of the IPv6 addresses of a backend's pod."""
+    own = {b.address for b in facts.flow.backends if b.pod == f"{vantage.namespace}/{vantage.pod}" and ":" in b.address}
+    rungs = reaches(facts, "source", "near", "far")
+    return [r for r in rungs if r.label == "endpoint" and r.state == "refused" and r.address in own]
 
 
 def _loopback(evidence: list[Fact], port: int, address: str) -> Finding:
