@@ -39,7 +39,7 @@ from mcdoctor_checks.dns.facts import (
 )
 from mcdoctor_checks.dns.told import NO_NAME, WORDS, Args, finding, in_source, why_blind
 from mcdoctor_checks.endpoints.facts import cluster_ips, is_headless
-from mcdoctor_checks.reading import canonical, conclude, family, fields, shown, text, when
+from mcdoctor_checks.reading import canonical, conclude, family, fields, shown, text, texts, when
 from mcdoctor_checks.sight import capturing, place
 
 # --- the resolver's configuration -----------------------------------------------------------------------------------
@@ -116,7 +116,9 @@ def _policy_only(facts: Facts, seen: View) -> Iterator[Finding]:
     for pod in source_pods(facts):
         policy = text(pod.spec.get("dnsPolicy")) or "ClusterFirst"
         host = pod.spec.get("hostNetwork") is True
-        own = bool(fields(pod.spec.get("dnsConfig")).get("nameservers"))
+        config = fields(pod.spec.get("dnsConfig"))
+        inside = f"svc.{seen.domain}" in texts(config.get("searches"))  # servers that are given a cluster's names
+        own = bool(config.get("nameservers")) and not inside
         bypasses = policy == "Default" or (host and policy == "ClusterFirst") or (policy == "None" and own)
         confirmed = seen.conf is None or f"svc.{seen.domain}" not in seen.search
         if bypasses and confirmed and seen.zone != "external":

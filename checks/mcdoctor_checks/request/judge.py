@@ -490,7 +490,7 @@ def _paths(usual: Sequence[HttpRequest]) -> list[Finding]:
     if not good or not hung:
         return []
     largest = max((r.body_bytes or 0 for r in good), default=0)
-    expected = [r for r in hung if r.body_bytes is None or r.body_bytes > largest]
+    expected = [r for r in hung if not r.body_bytes or r.body_bytes > largest]  # of none it is not known how large
     begun = [r for r in expected if r.status is not None or (r.body_bytes or 0) > largest]
     severity = Severity.ERROR if begun else Severity.WARNING
     return [_hang("request-hangs-on-some-paths", hung, largest, severity)] if expected else []
