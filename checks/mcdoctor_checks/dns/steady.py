@@ -179,7 +179,9 @@ def _context(facts: Facts, seen: View) -> Iterator[Finding]:
         slug = "dns-other-names-steady" if steady else "dns-other-names-vary"
         args: Args = {"control": seen.control, "count": len(control)}
         yield finding(slug, seen, args, control, severity=Severity.NOTE)
-        failing = [k for g in _groups(seen, seen.host).values() for k in g if k.kind in ("servfail", "silent")]
+        names = dict.fromkeys((seen.host, seen.target))
+        asked = [k for name in names for g in _groups(seen, name).values() for k in g]
+        failing = [k for k in asked if k.kind in ("servfail", "silent")]
         if steady and failing and seen.target_zone == "external":
             args = {"outside": seen.target, "answer": WORDS[failing[0].kind]}
             yield finding("dns-only-outside-names-fail", seen, args, [*failing, *control], severity=Severity.NOTE)
