@@ -362,13 +362,14 @@ def test_what_rbac_prints_is_enough_to_probe_also_impersonated(cluster: rigs.Rig
 # --- interrupts and leftovers ---
 
 DRIVER = """
-import sys, time
+import signal, sys, time
 from mcdoctor.cli.wiring import agent
 from mcdoctor.kube import vantage
 from mcdoctor.kube.config import connect
 from mcdoctor.kube.ephemeral import Place
 from mcdoctor.models.requests import SampleDns
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell without job control makes us ignore it
 kubeconfig, namespace, kind = sys.argv[1:]
 api = connect("cluster-a", kubeconfig=kubeconfig)
 plan = vantage.choose(kind, api, Place("cluster-a", namespace, "caller"), agent(60))
