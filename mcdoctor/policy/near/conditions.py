@@ -119,14 +119,16 @@ def apply(raw: Any, edits: Sequence[Edit]) -> Any:
 
 
 def _put(raw: Any, path: Path, value: Any) -> Any:
+    """The value put at the path; what is of another shape than the path needs counts as absent, as for `at`."""
     if not path:
         return value
     first, rest = path[0], path[1:]
     if isinstance(first, int):
-        listed = list(raw or ())
+        listed = list(raw) if isinstance(raw, list) else []
         listed[first : first + 1] = [_put(listed[first] if first < len(listed) else None, rest, value)]
         return listed
-    return {**(raw or {}), first: _put((raw or {}).get(first), rest, value)}
+    held = raw if isinstance(raw, dict) else {}
+    return {**held, first: _put(held.get(first), rest, value)}
 
 
 def _without(raw: Any, path: Path) -> Any:

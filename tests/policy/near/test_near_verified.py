@@ -15,7 +15,7 @@ import pytest
 from calico.test_calico_reference import world as calico_world
 from cilium.test_cilium_reference import SETTINGS
 from cilium.test_cilium_reference import policy as cilium_policy
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from policy_build import node, one
 from policy_near import decided, key, resolves, with_changes
@@ -146,6 +146,8 @@ JUNK = st.one_of(
 @pytest.mark.parametrize("family", list(WORLDS))
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 10**9), picks=st.lists(st.tuples(st.integers(0, 10**9), JUNK), min_size=1, max_size=3))
+@example(seed=732, picks=[(732, True)])
+@example(seed=732, picks=[(183, True)])
 def test_junk_in_a_policy_never_raises(family: str, seed: int, picks: list[tuple[int, Any]]) -> None:
     make, cni = WORLDS[family]
     rng = random.Random(seed)
