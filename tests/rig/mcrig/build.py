@@ -51,7 +51,9 @@ def read(text: str) -> Recipe:
 
 
 def build(containerfile: Path, tag: str) -> Path:
-    """The tar of the image, from the cache where file and base are the same. Raises RigUnavailable."""
+    """The tar of the image, from the cache where file and base are the same. Raises RigUnavailable without the base,
+    RuntimeError for a recipe that cannot be followed: that is a fault of the recipe, not of the machine.
+    """
     recipe = read(containerfile.read_text())
     base = images.archives().get(recipe.base)
     if base is None or not base.exists():
@@ -83,11 +85,11 @@ def _changed(root: Path, below: list[bytes], recipe: Recipe) -> bytes:
         command = ["chroot", str(root), "/bin/sh", "-c", line]
         done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
         if done.returncode:
-            raise RigUnavailable(f"RUN {line} ended with {done.returncode}: {done.stderr or done.stdout}")
+            raise RuntimeError(f"RUN {line} ended with {done.returncode}: {done.stderr or done.stdout}")
     after = _files(root)
     added = images.Root(files={name: root / name for name, stamp in after.items() if before.get(name) != stamp})
     if gone := before.keys() - after.keys():
-        raise RigUnavailable(f"this builder cannot remove files: {sorted(gone)[:3]}")
+        raise RuntimeError(f"this builder cannot remove files: {sorted(gone)[:3]}")
     return added.layer()
 
 
